@@ -37,6 +37,8 @@ class Reply:
     accounts: Mapping[str, Sequence[Json]]
     site: Json
     whole: bool
+    error: str = ""
+    """The beginning of what was written to standard error, such as sudo's refusal."""
 
     @classmethod
     def read(cls, output: bytes, error: bytes = b"") -> "Reply":
@@ -56,9 +58,10 @@ class Reply:
                 accounts[account.decode("utf-8", "replace")].append(said)
         if "refused" in site:
             raise Unreachable(f"the site's gateway refused: {str(site['refused'])[:300]}")
-        if not site and not accounts and error:
-            raise Unreachable(f"the site's gateway did not start: {error.decode('utf-8', 'replace').strip()[:300]}")
-        return cls(accounts, site, "end" in site)
+        complaint = error.decode("utf-8", "replace").strip()[:300]
+        if not site and not accounts and complaint:
+            raise Unreachable(f"the site's gateway did not start: {complaint}")
+        return cls(accounts, site, "end" in site, complaint)
 
     def of(self, account: str) -> Sequence[Json]:
         """Return the lines of one account."""
@@ -77,7 +80,7 @@ class Reply:
             if "error" in said:
                 raise Unreachable(f"the site's gateway failed: {str(said['error'])[:300]}")
             return said
-        raise Unreachable(f"the site's gateway gave no answer for {account}")
+        raise Unreachable(f"the site's gateway gave no answer for {account}: {self.error}")
 
 
 def _json(text: bytes) -> Json:
@@ -112,7 +115,7 @@ class Submit:
         answers: dict[str, Answer] = {}
         for account, names in self._accounts.items():
             said = reply.of(account)
-            rest = self._silence(said)
+            rest = self._silence(said, reply.error)
             given = {line["name"]: line for line in said if isinstance(line.get("name"), str)}
             for name in names:
                 answers[name] = submitted(given[name]) if name in given else rest
@@ -123,7 +126,7 @@ class Submit:
         return {name: answer for names in self._accounts.values() for name in names}
 
     @staticmethod
-    def _silence(said: Sequence[Json]) -> Answer:
+    def _silence(said: Sequence[Json], error: str) -> Answer:
         """What it means that a job's answer is missing.
 
         An account says `begun` before its first sbatch, so without it, once it has ended, nothing was sent.
@@ -136,7 +139,7 @@ class Submit:
         begun = any("begun" in line for line in said)
         ended = any("done" in line or "left" in line for line in said)
         if ended and not begun:
-            return Unreachable("the site's gateway could not act as this project's account")
+            return Unreachable(f"the site's gateway could not act as this project's account: {error}")
         return Uncertain("the connection broke before the site's answer came")
 
 

@@ -368,9 +368,7 @@ def ask_accounts(parts: dict, data_bytes: int, site: dict, env: "dict[str, str]"
     if site["isolation"] == "shared":
         for account in mine:
             if account == me:
-                for answer in serve_account(parts[account], env, killer):
-                    if not say(account_line(account, encode(answer))) and "begun" in answer:
-                        return
+                speak(serve_account(parts[account], env, killer), account_line(account, b""))
         return
     listening = {}
     while mine or listening:
@@ -388,7 +386,7 @@ def account_line(account: str, line: bytes) -> bytes:
 
 def start_account(account: str, part: dict, data_bytes: int, env: "dict[str, str]") -> int:
     """Start this gateway as a project account; return the end of the pipe where its answers come out."""
-    body = encode(part)
+    body = encode(dict(part, version=VERSION))
     frame = b"IDF1 %d %d\n" % (len(body), data_bytes) + body
     answers, theirs = os.pipe()
     argv = ["sudo", "-n", "-u", account, os.path.realpath(__file__), "account"]
@@ -529,21 +527,27 @@ def main(argv: "list[str]") -> int:
     env = environment(site)
     os.environ.clear()
     os.environ.update(env)
+    os.chdir(env["HOME"])
     as_account = argv[1:] == ["account"]
+    mark = b"" if as_account else b"* "
     killer = Killer()
     try:
         request, data_bytes = read_request(0)
         if as_account:
-            for answer in serve_account(request, env, killer):
-                if not say(encode(answer)) and "begun" in answer:
-                    return 1  # nobody listens and nothing was sent: better not to begin
-            return 0
+            return speak(serve_account(request, env, killer), b"")
         ask_accounts(request.get("accounts", {}), data_bytes, site, env, killer)
         if "do" in request:
             say(b"* " + encode(AS_LOGIN[request["do"]](request, site, env, killer)))
     except (Refused, KeyError, ValueError) as refusal:
-        say(b"" if as_account else b"* " + encode({"refused": str(refusal)}))
-    say(b"" if as_account else b"* " + encode({"end": True}))
+        say(mark + encode({"refused": "%s: %s" % (type(refusal).__name__, refusal)}))
+    return 0 if say(mark + encode({"end": True})) else 1
+
+
+def speak(answers: "object", mark: bytes) -> int:
+    """Say an account's answers; where nobody listens, it is better not to begin a batch."""
+    for answer in answers:
+        if not say(mark + encode(answer)) and "begun" in answer:
+            return 1
     return 0
 
 

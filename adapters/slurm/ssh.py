@@ -29,7 +29,7 @@ class SshSettings:
     user: str
     identity_file: Path
     known_host: str
-    """The pinned line of a known_hosts file: `[host]:port type key`."""
+    """The host's pinned public key, `type key`, or a line of a known_hosts file that ends so."""
     port: int = 22
     connect_s_max: float = 10.0
     keep_alive_s: int = 15
@@ -162,10 +162,14 @@ class SshConnection:
 
 
 def _pin(client: paramiko.SSHClient, settings: SshSettings) -> None:
-    entry = paramiko.hostkeys.HostKeyEntry.from_line(settings.known_host)
-    if entry is None or entry.key is None:
-        raise Unreachable("the site's pinned host key cannot be read: no line of a known_hosts file")
+    words = settings.known_host.split()
+    kind = next((n for n, word in enumerate(words) if word.startswith(("ssh-", "ecdsa-", "sk-"))), -1)
     name = settings.host if settings.port == 22 else f"[{settings.host}]:{settings.port}"
+    entry = None
+    if kind >= 0:
+        entry = paramiko.hostkeys.HostKeyEntry.from_line(" ".join([name, *words[kind : kind + 2]]))
+    if entry is None or entry.key is None:
+        raise Unreachable("the site's pinned host key cannot be read: it is no `type key`")
     client.get_host_keys().add(name, entry.key.get_name(), entry.key)
 
 
