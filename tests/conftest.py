@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from clusters.slurm.cluster import SlurmCluster
 
-    from adapters.slurm import SlurmSsh
+    from adapters.slurm.scheduler import SlurmScheduler
 
 
 @pytest.fixture(scope="session")
@@ -29,18 +29,18 @@ def slurm_cluster() -> "Iterator[SlurmCluster]":
 
 
 @pytest.fixture
-def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSsh]]":
+def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmScheduler]]":
     """Make schedulers for the cluster, with settings changed as asked; all are closed at the test's end."""
-    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
+    from adapters.slurm import SlurmSettings, SlurmScheduler, SshSettings
 
-    made: list[SlurmSsh] = []
+    made: list[SlurmScheduler] = []
 
-    def make(**changes: object) -> SlurmSsh:
+    def make(**changes: object) -> SlurmScheduler:
         ssh = SshSettings(
             host=slurm_cluster.host, port=slurm_cluster.ssh_port, user=slurm_cluster.login,
             identity_file=slurm_cluster.identity_file, known_host=slurm_cluster.known_host,
         )  # fmt: skip
-        made.append(SlurmSsh(SlurmSettings(cluster=slurm_cluster.name, ssh=ssh, **changes)))  # type: ignore[arg-type]
+        made.append(SlurmScheduler(SlurmSettings(cluster=slurm_cluster.name, ssh=ssh, **changes)))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

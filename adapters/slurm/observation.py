@@ -20,8 +20,8 @@ class Observe:
     knows, when both answered and the controller has nothing left to tell accounting.
     """
 
-    def __init__(self, known: Sequence[Known], cluster: str) -> None:
-        self._known, self._cluster = known, cluster
+    def __init__(self, known: Sequence[Known]) -> None:
+        self._known, self._cluster = known, ""
         self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known]}
         self._warnings: list[str] = []
 
@@ -36,6 +36,7 @@ class Observe:
             raise Unreachable("the connection broke before the site's answer came")
         if site["queue"]["rc"] != 0:
             raise Unreachable(f"the queue did not answer: {str(site['queue']['err']).strip()[:300]}")
+        self._cluster = str(site["cluster"])
         queue = self._by_job(queue_rows(site["queue"]["out"], site["queue_fields"]))
         accounting = self._by_job(self._accounting(site))
         complete = all(part["rc"] == 0 for part in site["accounting"]) and site.get("rows_not_written") == 0
@@ -54,7 +55,9 @@ class Observe:
         odd: list[str] = []
         for part in site["accounting"]:
             if part["rc"] != 0:
-                self._warnings.append(f"the accounting database did not answer: {str(part['err']).strip()[:300]}")
+                self._warnings.append(
+                    f"the accounting database did not answer: {str(part['err']).strip()[:300]}"
+                )
                 continue
             more, strange = accounting_rows(part["out"], site["accounting_fields"])
             rows += more
@@ -90,7 +93,9 @@ class Observe:
             return False
         if row.name == job.name and row.user == job.account:
             return True
-        self._warnings.append(f"job {job.site_job_id} is not {job.name} of {job.account}: {row.name!r} of {row.user!r}")
+        self._warnings.append(
+            f"job {job.site_job_id} is not {job.name} of {job.account}: {row.name!r} of {row.user!r}"
+        )
         return False
 
     def _attempts(self, job: Known, rows: Iterable[Row]) -> tuple[Attempt, ...]:
@@ -102,6 +107,8 @@ class Observe:
                 continue
             attempt = row.attempt(self._cluster, job.account)
             if attempt.state is AttemptState.UNKNOWN:
-                self._warnings.append(f"job {job.site_job_id} is in a state that is not known: {row.native_state!r}")
+                self._warnings.append(
+                    f"job {job.site_job_id} is in a state that is not known: {row.native_state!r}"
+                )
             attempts[attempt.source_key] = attempt
         return tuple(sorted(attempts.values(), key=lambda attempt: attempt.submitted_at))

@@ -65,7 +65,9 @@ def batch_script(spec: JobSpec) -> str:
     parts.append(_enter_snapshot(spec.snapshot) if spec.snapshot else 'cd "$HOME" || exit 1\n')
     parts.append(_TAIL.replace("@program@", _program(spec.script)))
     script = "".join(parts)
-    _require(len(script) <= SCRIPT_BYTES_MAX, f"the script is too large: {len(script)} of {SCRIPT_BYTES_MAX} bytes")
+    _require(
+        len(script) <= SCRIPT_BYTES_MAX, f"the script is too large: {len(script)} of {SCRIPT_BYTES_MAX} bytes"
+    )
     return script
 
 
@@ -133,7 +135,7 @@ def _with_nul(words: list[bytes]) -> bytes:
 
 def _data(name: str, content: bytes) -> str:
     text = base64.encodebytes(content).decode("ascii")
-    return f"base64 -d > \"$job/{name}\" <<'.' || stop \"no room for the job's files\"\n{text}.\n"
+    return f'base64 -d > "$job/{name}" <<\'.\' || stop "no room for the job\'s files"\n{text}.\n'
 
 
 def _enter_snapshot(digest: str) -> str:
