@@ -1,7 +1,6 @@
 """A hold's life as postings: open, settle an attempt, release the rest. Pure: nothing is read or written."""
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Table
@@ -38,19 +37,18 @@ def open_hold(job_id: str, award_id: str, amount: int, weight_thousandths: int, 
 
 
 def settle(
-    job_id: str, award_id: str, remaining: int, charge: int, source_key: str, rows: Rows = ()
+    job_id: str, award_id: str, remaining: int, charge: int, usage_id: str, rows: Rows = ()
 ) -> Posting:
     """Charge one attempt: from the hold as far as it reaches, the rest from `overrun` in plain sight.
 
-    The transfers' ids come from the source's identity of the attempt, so a replay is a no-op. A charge
-    of nothing is a posting without movements: its rows are still written.
+    The transfers' ids come from the usage record's, so a replay is a no-op. A charge of nothing is a
+    posting without movements: its rows are still written.
     """
-    attempt = sha256(source_key.encode()).hexdigest()[:32]
     covered = min(charge, remaining)
     consumed = account_id("consumed", award_id)
     sources = (("settle", account_id("held", award_id), covered), ("overrun", account_id("overrun", award_id), charge - covered))
     movements = tuple(
-        Movement(f"{kind}/{job_id}/{attempt}", kind, debit_id, consumed, amount, job_id)
+        Movement(f"{kind}/{usage_id}", kind, debit_id, consumed, amount, job_id)
         for kind, debit_id, amount in sources
         if amount
     )
