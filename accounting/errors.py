@@ -1,7 +1,7 @@
 """Why an attempt could not be metered.
 
-    AccountingError
-    └── Unmeterable    the source does not tell what was allocated
+AccountingError
+└── Unmeterable    the source does not tell what was allocated
 """
 
 from typing import ClassVar

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import ColumnElement, func
-from sqlmodel import Session, col, select
+from sqlalchemy import ColumnElement, func, select
+from sqlmodel import Session, col
 
 from accounting.models import UsageRecord
 from quotas.models import Transfer
@@ -29,16 +29,17 @@ def gpu_use(
     session: Session, start_at: datetime, end_at: datetime, by: By, project_ids: list[str] | None = None
 ) -> list[GpuUse]:
     """Sum up the attempts that ended in [start_at, end_at), most charged first; all projects if None."""
-    owner = {"project": UsageRecord.project_id, "programme": UsageRecord.programme_id, "site": UsageRecord.site_id}[by]
-    charged = func.sum(UsageRecord.charge_credits)
+    owners = {"project": UsageRecord.project_id, "programme": UsageRecord.programme_id, "site": UsageRecord.site_id}
+    owner = col(owners[by])
+    charged = func.sum(col(UsageRecord.charge_credits))
     wanted = (
         select(
             owner,
-            func.count(func.distinct(UsageRecord.job_id)),
+            func.count(func.distinct(col(UsageRecord.job_id))),
             func.count(),
             func.sum(col(UsageRecord.gpus) * col(UsageRecord.elapsed_s)),
             charged,
-            func.sum(UsageRecord.overrun_credits),
+            func.sum(col(UsageRecord.overrun_credits)),
         )
         .where(*_ended_within(start_at, end_at, project_ids))
         .group_by(owner)
@@ -47,25 +48,24 @@ def gpu_use(
     return [GpuUse(row[0], *(int(value) for value in row[1:])) for row in session.execute(wanted)]
 
 
-def ledger_credits(
-    session: Session, start_at: datetime, end_at: datetime, project_ids: list[str] | None = None
-) -> int:
+def ledger_credits(session: Session, start_at: datetime, end_at: datetime, project_ids: list[str] | None = None) -> int:
     """Sum up the ledger's own settle and overrun transfers of those attempts, in credits."""
     total = 0
     for kind in ("settle", "overrun"):
         wanted = (
-            select(func.coalesce(func.sum(Transfer.amount), 0))
+            select(func.coalesce(func.sum(col(Transfer.amount)), 0))
             .join(UsageRecord, col(Transfer.id) == f"{kind}/" + col(UsageRecord.id))
             .where(*_ended_within(start_at, end_at, project_ids))
         )
-        total += int(session.exec(wanted).one())
+        total += int(session.execute(wanted).scalar_one())
     return total
 
 
-def _ended_within(
-    start_at: datetime, end_at: datetime, project_ids: list[str] | None
-) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [col(UsageRecord.ended_at) >= start_at, col(UsageRecord.ended_at) < end_at]
+def _ended_within(start_at: datetime, end_at: datetime, project_ids: list[str] | None) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [
+        col(UsageRecord.ended_at) >= start_at,
+        col(UsageRecord.ended_at) < end_at,
+    ]
     if project_ids is not None:
         conditions.append(col(UsageRecord.project_id).in_(project_ids))
     return conditions

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from hmac import compare_digest
 
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from broker.errors import NotAllowed, NotAuthenticated, NotFound
@@ -56,11 +57,14 @@ def new_token(person_id: str, label: str, valid_for: timedelta) -> tuple[str, Ap
     return text, row
 
 
-_token_with_person = (
-    select(
-        ApiToken.sha256, ApiToken.expires_at, ApiToken.revoked_at, Person.id, Person.name, Person.roles
-    ).join(Person, col(Person.id) == col(ApiToken.person_id))
-)  # fmt: skip
+_token_with_person = select_columns(
+    col(ApiToken.sha256),
+    col(ApiToken.expires_at),
+    col(ApiToken.revoked_at),
+    col(Person.id),
+    col(Person.name),
+    col(Person.roles),
+).join(Person, col(Person.id) == col(ApiToken.person_id))
 
 
 def authenticate(session: Session, authorization: str | None) -> Caller:

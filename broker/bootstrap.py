@@ -91,5 +91,11 @@ def _slurm_over_ssh(site: SiteIn) -> Scheduler:
     from adapters.slurm.ssh import Login
 
     return SlurmScheduler(
-        Login(host=site.host, port=site.port, user=site.login, identity_file=site.identity_file, host_key=site.host_key)
+        Login(
+            host=site.host,
+            port=site.port,
+            user=site.login,
+            identity_file=site.identity_file,
+            host_key=site.host_key,
+        )
     )

@@ -1,15 +1,15 @@
 """Why the broker said no, and the one place that maps each class to an HTTP status (RFC 9457).
 
-    BrokerError
-    ├── NotAuthenticated     no token, or one that is unknown, revoked or past its end
-    ├── NotAllowed           the caller's role does not permit it
-    ├── NotFound             no such thing, or none that the caller may see
-    ├── NameTaken
-    ├── BadRequest           a rule of form that no schema can say
-    ├── IdempotencyKeyMissing, IdempotencyKeyReused, AnswerNotKept
-    ├── TooLarge
-    ├── PlacementRefused     no site may or can run the job
-    └── SiteTrouble          a site did not answer
+BrokerError
+├── NotAuthenticated     no token, or one that is unknown, revoked or past its end
+├── NotAllowed           the caller's role does not permit it
+├── NotFound             no such thing, or none that the caller may see
+├── NameTaken
+├── BadRequest           a rule of form that no schema can say
+├── IdempotencyKeyMissing, IdempotencyKeyReused, AnswerNotKept
+├── TooLarge
+├── PlacementRefused     no site may or can run the job
+└── SiteTrouble          a site did not answer
 """
 
 from typing import ClassVar

@@ -3,7 +3,18 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, Column, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
 from broker.lifecycle import ENDED, JobState
@@ -16,9 +27,7 @@ _UNSETTLED = text("settled_at IS NULL")
 
 
 def _reference(target: str, *, index: bool = False, primary_key: bool = False) -> Any:
-    return Field(
-        sa_column=Column(String(40), ForeignKey(target), nullable=False, index=index, primary_key=primary_key)
-    )
+    return Field(sa_column=Column(String(40), ForeignKey(target), nullable=False, index=index, primary_key=primary_key))
 
 
 def _moment(*, nullable: bool = False) -> Any:

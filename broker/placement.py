@@ -51,10 +51,10 @@ def place(wanted: JobIn, confidentiality: str, sites: Sequence[SiteFacts], weigh
 def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Mapping[str, int]) -> Placement:
     settings = site.settings
     if site.problems:
-        raise PlacementRefused(f"site {settings.name} is not fit for use: {site.problems[0]}", "an operator must see to it")
+        raise PlacementRefused(f"site {settings.name} is not fit: {site.problems[0]}", "an operator must see to it")
     if settings.isolation == "shared" and confidentiality != "public":
         raise PlacementRefused(
-            f"site {settings.name} has one shared account: it takes public data only, the project's is {confidentiality}",
+            f"site {settings.name} has one shared account: public data only, the project's is {confidentiality}",
             "use a site with project accounts",
         )
     gpu_class = choose_class(wanted, settings, weights)
@@ -65,11 +65,14 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
         )
     if wanted.time_limit_s is not None and wanted.time_limit_s > settings.time_limit_s_max:
         raise PlacementRefused(
-            f"the time limit is {wanted.time_limit_s // 60} min, site {settings.name} allows {settings.time_limit_s_max // 60}",
+            f"the time limit is {wanted.time_limit_s // 60} min, "
+            f"site {settings.name} allows {settings.time_limit_s_max // 60}",
             f"--time {settings.time_limit_s_max // 60}",
         )
     if site.account is None:
-        raise PlacementRefused(f"site {settings.name} has no free project account", "an operator must add accounts there")
+        raise PlacementRefused(
+            f"site {settings.name} has no free project account", "an operator must add accounts there"
+        )
     return Placement(site, gpu_class, site.account)
 
 
@@ -83,10 +86,18 @@ def choose_class(wanted: JobIn, settings: SiteIn, weights: Mapping[str, int]) ->
     shown = ", ".join(offered) or "none"
     if wanted.gpu_class is not None:
         if wanted.gpu_class not in offered:
-            raise PlacementRefused(f"site {settings.name} has no GPU class {wanted.gpu_class}; it has: {shown}", f"--gpu-class with one of: {shown}")
+            raise PlacementRefused(
+                f"site {settings.name} has no GPU class {wanted.gpu_class}; it has: {shown}",
+                f"--gpu-class with one of: {shown}",
+            )
         return wanted.gpu_class
     if not offered:
-        raise PlacementRefused(f"no GPU class of site {settings.name} has a weight", "a manager sets one with `idf-compute class add`")
+        raise PlacementRefused(
+            f"no GPU class of site {settings.name} has a weight",
+            "a manager sets one with `idf-compute class add`",
+        )
     if len(offered) > 1 and not wanted.smallest_gpu:
-        raise PlacementRefused(f"site {settings.name} has several GPU classes: {shown}", f"--gpu-class with one of: {shown}")
+        raise PlacementRefused(
+            f"site {settings.name} has several GPU classes: {shown}", f"--gpu-class with one of: {shown}"
+        )
     return offered[0]

@@ -7,8 +7,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Table, and_
-from sqlmodel import Session, col, select
+from sqlalchemy import Table, and_, select
+from sqlmodel import Session, col
 
 from broker.auth import Caller
 from broker.bootstrap import Services
@@ -81,7 +81,13 @@ def plan(session: Session, caller: Caller, wanted: JobIn, now: datetime) -> Plan
 
 def _project(session: Session, caller: Caller, name: str | None) -> ProjectFacts:
     wanted = (
-        select(Project.id, Project.name, Project.programme_id, Project.confidentiality, Programme.default_time_limit_s)
+        select(
+            col(Project.id),
+            col(Project.name),
+            col(Project.programme_id),
+            col(Project.confidentiality),
+            col(Programme.default_time_limit_s),
+        )
         .join(Programme, col(Programme.id) == col(Project.programme_id))
         .join(Membership, col(Membership.project_id) == col(Project.id))
         .where(col(Membership.person_id) == caller.person_id)
@@ -107,12 +113,20 @@ def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, .
 
 
 def _sites(session: Session, project_id: str, name: str | None) -> list[SiteFacts]:
-    wanted = select(Site.id, Site.settings, Site.problems)
+    wanted = select(col(Site.id), col(Site.settings), col(Site.problems))
     if name is not None:
         wanted = wanted.where(col(Site.name) == name)
-    taken = session.execute(select(ProjectAccount.site_id, ProjectAccount.account, ProjectAccount.project_id)).all()
+    taken = session.execute(
+        select(col(ProjectAccount.site_id), col(ProjectAccount.account), col(ProjectAccount.project_id))
+    ).all()
     return [
-        _site_facts(id_, SiteIn.model_validate(settings), problems, project_id, [row[1:] for row in taken if row[0] == id_])
+        _site_facts(
+            id_,
+            SiteIn.model_validate(settings),
+            problems,
+            project_id,
+            [row[1:] for row in taken if row[0] == id_],
+        )
         for id_, settings, problems in session.execute(wanted)
     ]
 
@@ -135,7 +149,7 @@ def _award(
 ) -> tuple[str, datetime, int]:
     """Return the award that pays: the one asked for, or the active one that ends first and can pay it whole."""
     wanted = (
-        select(Award.id, Award.start_at, Award.end_at, Account.balance)
+        select(col(Award.id), col(Award.start_at), col(Award.end_at), col(Account.balance))
         .join(Account, and_(col(Account.owner_id) == col(Award.id), col(Account.kind) == "available"))
         .where(col(Award.project_id) == project.id)
         .order_by(col(Award.end_at), col(Award.id))
@@ -144,7 +158,9 @@ def _award(
     if award_id is not None:
         rows = [row for row in rows if row[0] == award_id]
         if not rows:
-            raise AwardUnknown(f"project {project.name} has no award {award_id}", "`idf-compute quota` shows its awards")
+            raise AwardUnknown(
+                f"project {project.name} has no award {award_id}", "`idf-compute quota` shows its awards"
+            )
     active = [row for row in rows if row[1] <= now < row[2]]
     if not active:
         raise _none_active(project, rows, now)
@@ -157,17 +173,24 @@ def _award(
 def _none_active(project: ProjectFacts, rows: Sequence[Any], now: datetime) -> AwardNotActive:
     coming = [row[1] for row in rows if row[1] > now]
     if coming:
-        return AwardNotActive(f"project {project.name} has no active award: the next begins {min(coming):%Y-%m-%d %H:%M} UTC", "wait until then")
+        return AwardNotActive(
+            f"project {project.name} has no active award: the next begins {min(coming):%Y-%m-%d %H:%M} UTC",
+            "wait until then",
+        )
     if rows:
         ended = max(row[2] for row in rows)
-        return AwardNotActive(f"project {project.name} has no active award: the last ended {ended:%Y-%m-%d %H:%M} UTC", "ask your programme manager for an extension")
+        return AwardNotActive(
+            f"project {project.name} has no active award: the last ended {ended:%Y-%m-%d %H:%M} UTC",
+            "ask your programme manager for an extension",
+        )
     return AwardNotActive(f"project {project.name} has no award yet", "ask your programme manager for one")
 
 
 def too_small(project_name: str, held: int, available: int) -> AwardTooSmall:
     """Say by how much an award cannot pay a hold."""
     return AwardTooSmall(
-        f"the job would hold {hours_text(held)} (normalised GPU-hours) and project {project_name} has {hours_text(available)} available",
+        f"the job would hold {hours_text(held)} (normalised GPU-hours) "
+        f"and project {project_name} has {hours_text(available)} available",
         "ask for fewer GPUs or less time, or wait until running jobs settle",
     )
 
@@ -176,7 +199,8 @@ def _check_end(award_id: str, end_at: datetime, time_limit_s: int, now: datetime
     left_s = int((end_at - now).total_seconds())
     if time_limit_s > left_s:
         raise AwardNotActive(
-            f"award {award_id} ends {end_at:%Y-%m-%d %H:%M} UTC, {-(-(time_limit_s - left_s) // 60)} min before the job's time limit would",
+            f"award {award_id} ends {end_at:%Y-%m-%d %H:%M} UTC, "
+            f"{-(-(time_limit_s - left_s) // 60)} min before the job's time limit would",
             f"--time {left_s // 60}" if left_s >= 60 else "ask your programme manager for an extension",
         )
 
@@ -265,10 +289,16 @@ def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[Row, ...]:
         "arguments": wanted.arguments,
         "environment": wanted.environment,
     }
-    event = event_row(job["id"], JobState.HELD, f"submitted; {hours_text(decided.held_credits)} held", job["created_at"])
+    event = event_row(
+        job["id"], JobState.HELD, f"submitted; {hours_text(decided.held_credits)} held", job["created_at"]
+    )
     rows: tuple[Row, ...] = ((_jobs, job), (_payloads, payload), (_events, event))
     if placement.site.account_is_new:
-        account = {"site_id": placement.site.id, "account": placement.account, "project_id": decided.project.id}
+        account = {
+            "site_id": placement.site.id,
+            "account": placement.account,
+            "project_id": decided.project.id,
+        }
         rows = ((_accounts, account), *rows)
     return rows
 
@@ -299,5 +329,3 @@ def job_out(job: Mapping[str, Any], person: str, project: str, site: str) -> Job
         exit_code=job.get("exit_code"),
         notices=job["notices"],
     )
-
-

@@ -1,13 +1,13 @@
 """Why money was not moved. Each class has a stable `code`; `remedy` says what would make it pass.
 
-    QuotaError
-    ├── AwardTooSmall        the award cannot pay the hold
-    ├── AwardNotActive       before its start, or after its end
-    ├── AwardUnknown
-    ├── ProgrammeTooSmall    the programme's budget cannot fund the award
-    ├── GpuClassUnknown      no weight is known for the class at that time
-    ├── HoldTooSmall         more would be taken out of a hold than it has left
-    └── TransferReused       one transfer id for two different movements
+QuotaError
+├── AwardTooSmall        the award cannot pay the hold
+├── AwardNotActive       before its start, or after its end
+├── AwardUnknown
+├── ProgrammeTooSmall    the programme's budget cannot fund the award
+├── GpuClassUnknown      no weight is known for the class at that time
+├── HoldTooSmall         more would be taken out of a hold than it has left
+└── TransferReused       one transfer id for two different movements
 """
 
 from typing import ClassVar

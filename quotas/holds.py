@@ -36,9 +36,7 @@ def open_hold(job_id: str, award_id: str, amount: int, weight_thousandths: int, 
     )
 
 
-def settle(
-    job_id: str, award_id: str, remaining: int, charge: int, usage_id: str, rows: Rows = ()
-) -> Posting:
+def settle(job_id: str, award_id: str, remaining: int, charge: int, usage_id: str, rows: Rows = ()) -> Posting:
     """Charge one attempt: from the hold as far as it reaches, the rest from `overrun` in plain sight.
 
     The transfers' ids come from the usage record's, so a replay is a no-op. A charge of nothing is a
@@ -46,7 +44,10 @@ def settle(
     """
     covered = min(charge, remaining)
     consumed = account_id("consumed", award_id)
-    sources = (("settle", account_id("held", award_id), covered), ("overrun", account_id("overrun", award_id), charge - covered))
+    sources = (
+        ("settle", account_id("held", award_id), covered),
+        ("overrun", account_id("overrun", award_id), charge - covered),
+    )
     movements = tuple(
         Movement(f"{kind}/{usage_id}", kind, debit_id, consumed, amount, job_id)
         for kind, debit_id, amount in sources

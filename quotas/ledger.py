@@ -77,7 +77,13 @@ def account_id(kind: str, owner_id: str) -> str:
 
 def open_account(session: Session, kind: str, owner_id: str) -> None:
     """Open an empty account in credits."""
-    row = {"id": account_id(kind, owner_id), "kind": kind, "owner_id": owner_id, "unit": "credit", "balance": 0}
+    row = {
+        "id": account_id(kind, owner_id),
+        "kind": kind,
+        "owner_id": owner_id,
+        "unit": "credit",
+        "balance": 0,
+    }
     session.execute(insert(_accounts), [row])
 
 

@@ -23,13 +23,27 @@ def open_programme(
     )
     session.add(programme)
     open_account(session, "programme", programme.id)
-    _move(session, f"fund/{programme.id}", "fund", TREASURY, account_id("programme", programme.id), budget_credits, programme.id)
+    _move(
+        session,
+        f"fund/{programme.id}",
+        "fund",
+        TREASURY,
+        account_id("programme", programme.id),
+        budget_credits,
+        programme.id,
+    )
     session.flush()
     return programme
 
 
 def grant_award(
-    session: Session, *, project_id: str, programme: Programme, amount_credits: int, start_at: datetime, end_at: datetime
+    session: Session,
+    *,
+    project_id: str,
+    programme: Programme,
+    amount_credits: int,
+    start_at: datetime,
+    end_at: datetime,
 ) -> Award:
     """Grant an award out of a programme's budget.
 
@@ -50,11 +64,20 @@ def grant_award(
         open_account(session, kind, award.id)
     source = account_id("programme", programme.id)
     try:
-        _move(session, f"award/{award.id}", "award", source, account_id("available", award.id), amount_credits, award.id)
+        _move(
+            session,
+            f"award/{award.id}",
+            "award",
+            source,
+            account_id("available", award.id),
+            amount_credits,
+            award.id,
+        )
     except ProgrammeTooSmall:
         left = unawarded_credits(session, programme.id)
         raise ProgrammeTooSmall(
-            f"programme {programme.name} has {hours_text(left)} left to award, {hours_text(amount_credits)} were asked for",
+            f"programme {programme.name} has {hours_text(left)} left to award, "
+            f"{hours_text(amount_credits)} were asked for",
             remedy=f"award at most {hours_text(left)}",
         ) from None
     session.flush()
@@ -78,7 +101,8 @@ def check_active(award: Award, now: datetime) -> None:
         raise AwardNotActive(f"award {award.id} begins at {award.start_at:%Y-%m-%d %H:%M} UTC", "wait until then")
     if now >= award.end_at:
         raise AwardNotActive(
-            f"award {award.id} ended at {award.end_at:%Y-%m-%d %H:%M} UTC", "ask for an extension or another award"
+            f"award {award.id} ended at {award.end_at:%Y-%m-%d %H:%M} UTC",
+            "ask for an extension or another award",
         )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from queue import Empty, SimpleQueue
-from typing import cast
 
 from sqlalchemy.exc import IntegrityError
 
@@ -106,5 +105,4 @@ class LedgerWriter:
 
     def _commit(self, postings: Sequence[Posting]) -> list[Outcome]:
         with self._database.write() as session:
-            outcomes = post(session, postings, utcnow())
-        return cast("list[Outcome]", outcomes)
+            return post(session, postings, utcnow())

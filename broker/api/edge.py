@@ -102,7 +102,8 @@ class Edge:
         key = self._request.headers.get("idempotency-key", "")
         if not 0 < len(key) <= KEY_LENGTH_MAX:
             raise IdempotencyKeyMissing(
-                "a POST needs an Idempotency-Key header of 1 to 200 characters", "send a fresh random key for each new request"
+                "a POST needs an Idempotency-Key header of 1 to 200 characters",
+                "send a fresh random key for each new request",
             )
         content = body.model_dump_json() if body is not None else ""
         digest = sha256(f"{self._request.url.path}\n{content}".encode()).hexdigest()
@@ -153,10 +154,13 @@ def answered(session: Session, question: Question) -> Response | None:
         forget_before(session, person_id=question.person_id)
         return None
     if kept.request_sha256 != question.request_sha256:
-        raise IdempotencyKeyReused("this Idempotency-Key stands for another request", "use a fresh key for a new request")
+        raise IdempotencyKeyReused(
+            "this Idempotency-Key stands for another request", "use a fresh key for a new request"
+        )
     if kept.answer is None:
         raise AnswerNotKept(
-            f"this was done before and made {kept.resource}; its secret was shown once", "revoke it and make another"
+            f"this was done before and made {kept.resource}; its secret was shown once",
+            "revoke it and make another",
         )
     return json_response(kept.answer, kept.status)
 
