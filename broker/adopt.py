@@ -4,10 +4,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
-from adapters.port import Absent, Accepted, Sent
+from adapters.port import Absent, Accepted, Rejected, Sent
 from broker.dispatch import Desk, held_again, job_name, queued
 from broker.lifecycle import JobState
 from broker.moves import apply_moves, change_jobs, jobs
+from broker.settlement import end_unsent
 from storage.tables import utcnow
 
 ADOPT_MAX = 500
@@ -48,6 +49,8 @@ def adopt(desk: Desk) -> int:
                 moves.append(queued(row, answer.site_job_id, "found at the site"))
             elif isinstance(answer, Absent):
                 moves.append(held_again(row, "the site proved that it never arrived", now))
+            elif isinstance(answer, Rejected):
+                end_unsent(session, [row], JobState.FAILED, f"the site refused it: {answer.reason}", utcnow())
             else:
                 unknown.append((row.id, _ask_again(answer.reason)))
         apply_moves(session, moves, utcnow())

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapters.port import Scheduler
 from broker.schemas import SiteIn
@@ -66,16 +67,13 @@ class Services:
     settings: Settings
     database: Database
     writer: LedgerWriter
-    worker_schedulers: Schedulers
-    reader_schedulers: Schedulers
-    """Apart from the worker's, so that people who watch logs never stand in the way of dispatch."""
+    schedulers: Schedulers
     bell: Bell
 
     def close(self) -> None:
         """Commit what waits and let go of everything."""
         self.writer.close()
-        self.worker_schedulers.close()
-        self.reader_schedulers.close()
+        self.schedulers.close()
         self.database.close()
 
 
@@ -83,19 +81,17 @@ def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] 
     """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
     database = Database(settings.full_database_url())
     make = make_scheduler or _slurm_over_ssh
-    return Services(settings, database, LedgerWriter(database), Schedulers(make), Schedulers(make), Bell())
+    return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell())
 
 
 def _slurm_over_ssh(site: SiteIn) -> Scheduler:
-    from adapters.slurm.scheduler import SlurmScheduler
-    from adapters.slurm.ssh import Login
+    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
 
-    return SlurmScheduler(
-        Login(
-            host=site.host,
-            port=site.port,
-            user=site.login,
-            identity_file=site.identity_file,
-            host_key=site.host_key,
-        )
+    ssh = SshSettings(
+        host=site.host,
+        port=site.port,
+        user=site.login,
+        identity_file=Path(site.identity_file),
+        known_host=site.host_key,
     )
+    return SlurmSsh(SlurmSettings(cluster=site.cluster, ssh=ssh))

@@ -107,7 +107,7 @@ class SiteLoop:
             with self._services.database.read() as session:
                 settings = session.exec(select(Site.settings).where(col(Site.id) == self._site_id)).one()
             site = SiteIn.model_validate(settings)
-            return Desk(self._services, self._site_id, site, self._services.worker_schedulers.at(self._site_id, site))
+            return Desk(self._services, self._site_id, site, self._services.schedulers.at(self._site_id, site))
         except Exception as error:
             log.exception("site-fault", site=self._site_id, error=repr(error))
             return None

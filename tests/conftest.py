@@ -1,9 +1,12 @@
 """Fixtures for all tests: a migrated database on each engine, and what real parts can be started."""
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from clusters.postgres import PostgresServer, PostgresUnavailable
@@ -12,7 +15,11 @@ from sqlalchemy import create_engine, text
 from broker.schema_version import migrate_to
 from storage.database import Database
 
-MakeDatabase = Callable[[], Database]
+if TYPE_CHECKING:
+    from clusters.slurm.cluster import SlurmCluster
+
+    from adapters.slurm import SlurmSsh
+
 _numbers = count()
 
 
@@ -67,3 +74,37 @@ def _on_server(server: PostgresServer, statement: str) -> None:
     with engine.connect() as connection:
         connection.execute(text(statement))
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> "Iterator[SlurmCluster]":
+    """A throwaway Slurm; IDF_TEST_CLUSTER names the folder of one that runs already, to spare the start."""
+    from clusters.slurm.cluster import SlurmCluster
+
+    if running := os.environ.get("IDF_TEST_CLUSTER"):
+        yield SlurmCluster.load(Path(running))
+        return
+    with tempfile.TemporaryDirectory(prefix="idf-") as base:
+        cluster = SlurmCluster.start("tests", Path(base))
+        yield cluster
+        cluster.stop()
+
+
+@pytest.fixture
+def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSsh]]":
+    """Make schedulers for the cluster, with settings changed as asked; all are closed at the test's end."""
+    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
+
+    made: list[SlurmSsh] = []
+
+    def make(**changes: object) -> SlurmSsh:
+        ssh = SshSettings(
+            host=slurm_cluster.host, port=slurm_cluster.ssh_port, user=slurm_cluster.login,
+            identity_file=slurm_cluster.identity_file, known_host=slurm_cluster.known_host,
+        )  # fmt: skip
+        made.append(SlurmSsh(SlurmSettings(cluster=slurm_cluster.name, ssh=ssh, **changes)))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for scheduler in made:
+        scheduler.close()

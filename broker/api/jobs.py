@@ -220,6 +220,6 @@ def _log_chunk(at: Edge, job_id: str, offset: int, limit_bytes: int, wait_s: flo
         if state not in ENDED:
             time.sleep(min(wait_s, 0.1))  # not at a site yet: nothing to ask it for
         return LogChunk(b"", offset, exists=False), state
-    scheduler = at.services.reader_schedulers.at(row["site_id"], settings)
+    scheduler = at.services.schedulers.at(row["site_id"], settings)
     wait_s = 0.0 if state in ENDED else wait_s
     return scheduler.read_log(row["account"], job_name(job_id), offset, limit_bytes, wait_s), state

@@ -69,7 +69,7 @@ def check_site(name: Slug, at: At) -> Response:
 def look(services: Services, site_id: str, settings: SiteIn) -> dict[str, Any]:
     """Ask a site whether it is fit for use; outside any transaction."""
     try:
-        facts = services.reader_schedulers.at(site_id, settings).check()
+        facts = services.schedulers.at(site_id, settings).check()
     except SiteError as error:
         return {"scheduler": None, "problems": [f"it did not answer: {error.reason}"], "checked_at": utcnow()}
     return {"scheduler": facts.scheduler[:100], "problems": list(facts.problems), "checked_at": utcnow()}

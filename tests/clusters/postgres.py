@@ -38,7 +38,9 @@ class PostgresServer:
             shutil.chown(folder, "postgres")
         server = cls(folder, binaries, _free_port())
         data = folder / "data"
-        server._run("initdb", "-D", data, "-U", "idf", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
+        server._run(
+            "initdb", "-D", data, "-U", "idf", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"
+        )
         options = f"-p {server.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
         server._run("pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "-t", START_S_MAX, "start")
         return server

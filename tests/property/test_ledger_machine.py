@@ -33,9 +33,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.database = Database(url)
         now = utcnow()
         with self.database.write() as session:
-            programme = open_programme(
-                session, name="p", kind="other", budget_credits=AWARDED, default_time_limit_s=60
-            )
+            programme = open_programme(session, name="p", kind="other", budget_credits=AWARDED, default_time_limit_s=60)
             award = grant_award(
                 session,
                 project_id="prj-1",
