@@ -84,17 +84,9 @@ class FakeScheduler:
             for job in self.jobs.values():
                 newest = job.attempts[-1]
                 limit = timedelta(seconds=job.spec.time_limit_s)
-                if (
-                    newest.state is AttemptState.RUNNING
-                    and newest.started_at
-                    and self.now - newest.started_at >= limit
-                ):
+                if newest.state is AttemptState.RUNNING and newest.started_at and self.now - newest.started_at >= limit:
                     self._end(job, AttemptState.TIMED_OUT, newest.started_at + limit)
-                elif (
-                    newest.state is AttemptState.QUEUED
-                    and job.spec.deadline
-                    and self.now >= job.spec.deadline
-                ):
+                elif newest.state is AttemptState.QUEUED and job.spec.deadline and self.now >= job.spec.deadline:
                     self._end(job, AttemptState.CANCELLED, job.spec.deadline)
             self.start_waiting()
 
@@ -239,11 +231,7 @@ class FakeScheduler:
         return Accepted(site_job_id)
 
     def _adopt(self, sent: Sent) -> Adoption:
-        found = [
-            i
-            for i, job in self.jobs.items()
-            if (job.spec.name, job.spec.account) == (sent.name, sent.account)
-        ]
+        found = [i for i, job in self.jobs.items() if (job.spec.name, job.spec.account) == (sent.name, sent.account)]
         if len(found) > 1:
             return Uncertain(f"several jobs bear the name {sent.name}")
         if found:
@@ -263,9 +251,7 @@ class FakeScheduler:
     def _with_elapsed(self, attempt: Attempt) -> Attempt:
         if attempt.started_at is None:
             return attempt
-        return replace(
-            attempt, elapsed_s=int(((attempt.ended_at or self.now) - attempt.started_at).total_seconds())
-        )
+        return replace(attempt, elapsed_s=int(((attempt.ended_at or self.now) - attempt.started_at).total_seconds()))
 
     def _end(self, job: FakeJob, state: AttemptState, at: datetime) -> None:
         self._change(job, state=state, native_state=state.value.upper(), ended_at=at)

@@ -1,0 +1,1 @@
+"""The command line that engineers, managers and operators type."""

@@ -155,11 +155,7 @@ def submitted(said: Json) -> Answer:
         assert isinstance(failure, Rejected | Unreachable | Uncertain)  # noqa: S101 (for the type checker)
         return failure
     job = out.strip().split(";")[0]  # `id;cluster` on a federation
-    return (
-        Accepted(job)
-        if job.isascii() and job.isdigit()
-        else Uncertain(f"sbatch gave no job id: {out[:100]!r}")
-    )
+    return Accepted(job) if job.isascii() and job.isdigit() else Uncertain(f"sbatch gave no job id: {out[:100]!r}")
 
 
 class Adopt:
@@ -179,10 +175,7 @@ class Adopt:
     def read(self, reply: Reply) -> dict[str, Adoption]:
         """Return one answer per job asked about."""
         if not reply.whole:
-            return {
-                job.name: Unreachable("the connection broke before the site's answer came")
-                for job in self._sent
-            }
+            return {job.name: Unreachable("the connection broke before the site's answer came") for job in self._sent}
         found, silent = _found(reply.site)
         homes = reply.site.get("homes", {})
         return {job.name: self._one(job, reply, found.get(job.name, []), homes, silent) for job in self._sent}
@@ -289,11 +282,7 @@ class Cancel:
             return Rejected(reason)
         if "connect failure" in reason:
             return Unreachable(reason)
-        return (
-            Accepted(job.site_job_id)
-            if errors and not about and "Kill job error" in reason
-            else Uncertain(reason)
-        )
+        return Accepted(job.site_job_id) if errors and not about and "Kill job error" in reason else Uncertain(reason)
 
 
 class ReadLog:

@@ -56,9 +56,7 @@ SACCT_STATES = (
     "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PENDING,PREEMPTED,RUNNING,REQUEUED,"
     "RESIZING,REVOKED,SUSPENDED,TIMEOUT"
 )
-ENDED = set(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
-)
+ENDED = set("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split())
 
 
 class Refused(Exception):
@@ -512,9 +510,7 @@ def check(request: dict, site: dict, env: "dict[str, str]", killer: Killer) -> d
         "release": run(["sinfo", "--version"], env, killer),
         "configuration": run(["scontrol", "show", "config"], env, killer),
         "nodes": run(["sinfo", "--noheader", "--Node", "--Format=NodeList:0|,Gres:0"], env, killer),
-        "accounting": run(
-            ["sacctmgr", "--noheader", "--parsable2", "show", "cluster", "format=cluster"], env, killer
-        ),
+        "accounting": run(["sacctmgr", "--noheader", "--parsable2", "show", "cluster", "format=cluster"], env, killer),
     }
 
 

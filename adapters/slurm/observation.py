@@ -55,9 +55,7 @@ class Observe:
         odd: list[str] = []
         for part in site["accounting"]:
             if part["rc"] != 0:
-                self._warnings.append(
-                    f"the accounting database did not answer: {str(part['err']).strip()[:300]}"
-                )
+                self._warnings.append(f"the accounting database did not answer: {str(part['err']).strip()[:300]}")
                 continue
             more, strange = accounting_rows(part["out"], site["accounting_fields"])
             rows += more
@@ -93,9 +91,7 @@ class Observe:
             return False
         if row.name == job.name and row.user == job.account:
             return True
-        self._warnings.append(
-            f"job {job.site_job_id} is not {job.name} of {job.account}: {row.name!r} of {row.user!r}"
-        )
+        self._warnings.append(f"job {job.site_job_id} is not {job.name} of {job.account}: {row.name!r} of {row.user!r}")
         return False
 
     def _attempts(self, job: Known, rows: Iterable[Row]) -> tuple[Attempt, ...]:
@@ -107,8 +103,6 @@ class Observe:
                 continue
             attempt = row.attempt(self._cluster, job.account)
             if attempt.state is AttemptState.UNKNOWN:
-                self._warnings.append(
-                    f"job {job.site_job_id} is in a state that is not known: {row.native_state!r}"
-                )
+                self._warnings.append(f"job {job.site_job_id} is in a state that is not known: {row.native_state!r}")
             attempts[attempt.source_key] = attempt
         return tuple(sorted(attempts.values(), key=lambda attempt: attempt.submitted_at))

@@ -82,9 +82,7 @@ Controller is in standby mode, try a different controller
 NOT_SENT = frozenset({"Unable to contact slurm controller (connect failure)"})
 
 _FAILED = re.compile(r"Batch job submission failed: (.*)")
-_NOT_READY = re.compile(
-    r"Munge encode failed|configuration source|slurm\.conf|error while loading shared libraries"
-)
+_NOT_READY = re.compile(r"Munge encode failed|configuration source|slurm\.conf|error while loading shared libraries")
 
 
 def why_not(code: int, errors: str) -> SiteError:

@@ -64,9 +64,7 @@ def accounting_rows(text: str, fields: Sequence[str]) -> tuple[list[Row], list[s
     return _rows(text, fields, _accounting_row)
 
 
-def _rows(
-    text: str, fields: Sequence[str], read: Callable[[dict[str, str]], Row]
-) -> tuple[list[Row], list[str]]:
+def _rows(text: str, fields: Sequence[str], read: Callable[[dict[str, str]], Row]) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     odd: list[str] = []
     for line in text.split("\n"):

@@ -65,9 +65,7 @@ class SlurmScheduler:
         command = Adopt(sent, wait_s=bounds.adopt_wait_s, settle_s=bounds.settle_s)
         batches = len({(job.account, job.batch) for job in sent})
         try:
-            return command.read(
-                self._learn(command.request, bounds.answer_s_max + batches * bounds.adopt_wait_s)
-            )
+            return command.read(self._learn(command.request, bounds.answer_s_max + batches * bounds.adopt_wait_s))
         except Unreachable as error:
             return {job.name: error for job in sent}
 

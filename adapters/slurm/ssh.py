@@ -69,9 +69,7 @@ class SshConnection:
             try:
                 _hand_over(channel, request, data, deadline)
             except (OSError, EOFError, paramiko.SSHException) as error:
-                raise Unreachable(
-                    f"the site's SSH connection broke before the request was sent: {error}"
-                ) from error
+                raise Unreachable(f"the site's SSH connection broke before the request was sent: {error}") from error
             try:
                 return _listen(channel, deadline)
             except (OSError, EOFError, paramiko.SSHException) as error:
@@ -102,9 +100,7 @@ class SshConnection:
         for last_try in (False, True):
             transport = self._transport()
             try:
-                channel = transport.open_session(
-                    window_size=WINDOW_BYTES, timeout=self._login.connect_s_max
-                )
+                channel = transport.open_session(window_size=WINDOW_BYTES, timeout=self._login.connect_s_max)
                 channel.settimeout(self._login.connect_s_max)
                 channel.exec_command(b"idf-gateway")  # the key's forced command runs whatever stands here
             except (OSError, EOFError, paramiko.SSHException) as error:

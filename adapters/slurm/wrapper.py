@@ -65,9 +65,7 @@ def batch_script(spec: JobSpec) -> str:
     parts.append(_enter_snapshot(spec.snapshot) if spec.snapshot else 'cd "$HOME" || exit 1\n')
     parts.append(_TAIL.replace("@program@", _program(spec.script)))
     script = "".join(parts)
-    _require(
-        len(script) <= SCRIPT_BYTES_MAX, f"the script is too large: {len(script)} of {SCRIPT_BYTES_MAX} bytes"
-    )
+    _require(len(script) <= SCRIPT_BYTES_MAX, f"the script is too large: {len(script)} of {SCRIPT_BYTES_MAX} bytes")
     return script
 
 

@@ -41,9 +41,7 @@ def test_every_job_exactly_once_after_a_cut(slurm_cluster: SlurmCluster, slurm_s
 
 def _appending(account: str) -> JobSpec:
     """A job that leaves one line each time that it runs."""
-    return spec(
-        account, 'mkdir -p "$HOME/ran" && echo "$SLURM_JOB_ID" >> "$HOME/ran/$SLURM_JOB_NAME"\n', gpus=0
-    )
+    return spec(account, 'mkdir -p "$HOME/ran" && echo "$SLURM_JOB_ID" >> "$HOME/ran/$SLURM_JOB_NAME"\n', gpus=0)
 
 
 def _warm_up(site: SlurmScheduler, account: str) -> None:
