@@ -75,6 +75,7 @@ def _send_until_accepted(
         if not absent:
             break
         to_send, sending = absent, fresh("batch")
+        time.sleep(0.1)
     else:
         raise AssertionError("jobs that can never be sent")
     cut.join()
