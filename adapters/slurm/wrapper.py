@@ -30,7 +30,7 @@ unset TZ LC_ALL SLURM_TIME_FORMAT
 job="$HOME/.idf/jobs/@name@"
 me="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-}"
 stop() { echo "idf-compute: $1" >&2; exit 1; }
-mkdir -p "$job" && { ln -sT "$me" "$job/claim" 2>/dev/null || [ -L "$job/claim" ]; } || stop "no room for the job's folder"
+mkdir -p "$job" && { ln -sT "$me" "$job/claim" 2>/dev/null || [ -L "$job/claim" ]; } || stop "no room for a folder"
 [ "$(readlink "$job/claim")" = "$me" ] || exit 0
 """
 # A symbolic link is made with its content in one step, and never over another one: of two copies of a job
