@@ -497,10 +497,17 @@ def ask_accounting(site: Site, *extra: str) -> "Json":
     return site.run([*argv, "--format=" + ACCOUNTING_FIELDS, *extra])
 
 
-def rows_not_written(site: Site) -> int:
-    """Return how many records the controller still keeps for the accounting database; -1 when unknown."""
-    match = re.search(r"DBD Agent queue size: *([0-9]+)", site.run(["sdiag"])["out"])
-    return int(match.group(1)) if match else -1
+def rows_not_written(site: Site, wait_s: float = 0) -> int:
+    """Return how many records the controller still keeps for the accounting database; -1 when unknown.
+
+    There always are some for a moment, so it may be worth waiting for none.
+    """
+    end = time.monotonic() + wait_s
+    while True:
+        match = re.search(r"DBD Agent queue size: *([0-9]+)", site.run(["sdiag"])["out"])
+        if not match or match.group(1) == "0" or time.monotonic() >= end:
+            return int(match.group(1)) if match else -1
+        time.sleep(0.1)
 
 
 def observe(request: "Json", site: Site) -> "Json":
@@ -530,7 +537,7 @@ def look_up(request: "Json", site: Site) -> "Json":
     for names in chunks([matched(NAME, name) for name in request["names"]]):
         some = "--name=" + ",".join(names)
         queue.append(ask_queue(site, some))
-        behind.append(rows_not_written(site))
+        behind.append(rows_not_written(site, wait_s=3))
         accounting.append(ask_accounting(site, some, since, "--endtime=now", f"--state={ENDED},{NOT_ENDED}"))
     homes = {account: pwd.getpwnam(account).pw_dir for account in site.accounts}
     lag = -1 if -1 in behind else max(behind)
