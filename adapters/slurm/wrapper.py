@@ -141,7 +141,7 @@ def _enter_snapshot(digest: str) -> str:
     _require(_DIGEST.fullmatch(digest), "a snapshot is named by its SHA-256 in hexadecimal")
     return (
         f'archive="$HOME/.idf/snapshots/{digest}.tar.gz"\n'
-        f'echo "{digest}  $archive" | sha256sum --check --status || stop "the snapshot is missing or damaged"\n'
+        f'echo "{digest}  $archive" | sha256sum -c --status 2>/dev/null || stop "the snapshot is missing or damaged"\n'
         'mkdir -p "$job/work" && cd "$job/work" || stop "no room for the work folder"\n'
         'tar --extract --gzip --no-same-owner --no-same-permissions --file "$archive"'
         ' || stop "the snapshot could not be unpacked"\n'
