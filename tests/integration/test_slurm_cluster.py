@@ -45,9 +45,9 @@ def ssh(cluster: SlurmCluster, login: str = "", word: str = "anything") -> list[
     known = cluster.folder / "client" / "known_hosts"
     known.write_text(f"[{cluster.host}]:{cluster.ssh_port} {cluster.known_host}\n")
     return [
-        "ssh", "-F", "none", "-i", str(cluster.identity_file), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-        "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-p", str(cluster.ssh_port),
-        f"{login or cluster.login}@{cluster.host}", word,
+        "ssh", "-F", "none", "-i", str(cluster.identity_file), "-o", "IdentitiesOnly=yes",
+        "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes",
+        "-p", str(cluster.ssh_port), f"{login or cluster.login}@{cluster.host}", word,
     ]  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def test_a_killed_supervisor_takes_everything_along(base: Path) -> None:
 def test_an_interrupted_start_is_recovered(base: Path, number: signal.Signals) -> None:
     start = [sys.executable, str(SCRIPT), "start", "again", "--base", str(base)]
     with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as interrupted:
-        assert until(lambda: (base / "again/log/slurmdbd.log").exists(), 30)
+        assert until((base / "again/log/slurmdbd.log").exists, 30)
         interrupted.send_signal(number)
     if number == signal.SIGINT:
         assert control.members(base / "again") == []

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-
 from clusters.slurm.cluster import SlurmCluster
 from clusters.slurm.layout import ClusterError
 from clusters.slurm.startup import require_programs
