@@ -6,6 +6,7 @@ no process and no mount is left, and the folder may be removed.
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -85,7 +86,7 @@ class SlurmCluster:
         startup.bring_up(
             self.folder,
             self.ports,
-            lambda: startup.associate(self.run, self.name, self.login, self.accounts),
+            lambda: startup.associate(self.run, self.name, self.slurm_conf, self.login, self.isolation),
         )
         reason = startup.start_rest(self.folder, self.ports)
         address = "" if reason else f"http://127.0.0.1:{self.ports['slurmrestd']}"

@@ -25,11 +25,16 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     layout.make()
     if isolation == "accounts":
         accounts.write_files(layout)
+        accounts.write_pam(layout)
         accounts.make_homes(layout)
+    elif configuration.user == "root":
+        # The only thing made outside the folder: root's sshd will not start without, and has no view of its own.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())
     layout.write("etc/gres.conf", configuration.gres_conf())
     layout.write("etc/slurmdbd.conf", configuration.slurmdbd_conf(), 0o600)
+    layout.write("etc/associations.cfg", configuration.associations(projects))
     layout.write("etc/database.sql", configuration.database_sql(), 0o600)
     layout.write("etc/ssh/sshd_config", configuration.sshd_config())
     host_key = _key_pair(layout.folder / "etc/ssh/host_key")
