@@ -1,1 +1,0 @@
-"""What the broker asks of sites, and how each kind of site does it."""

@@ -44,62 +44,19 @@ FLAG = re.compile(
     r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account)=[A-Za-z0-9:._-]{1,128})",
     re.ASCII,
 )
-SQUEUE_FIELDS = [
-    "JobArrayID",
-    "State",
-    "RestartCnt",
-    "UserName",
-    "SubmitTime",
-    "StartTime",
-    "EndTime",
-    "TimeUsed",
-    "TimeLimit",
-    "NumNodes",
-    "NumCPUs",
-    "tres-alloc",
-    "Partition",
-    "Reason",
-    "NodeList",
-    "WorkDir",
-    "Name",
-]
-SACCT_FIELDS = [
-    "JobID",
-    "JobIDRaw",
-    "DBIndex",
-    "State",
-    "User",
-    "Submit",
-    "Start",
-    "End",
-    "ElapsedRaw",
-    "TimelimitRaw",
-    "ExitCode",
-    "AllocTRES",
-    "Partition",
-    "Reason",
-    "NodeList",
-    "WorkDir",
-    "JobName",
-]
+SQUEUE_FIELDS = (
+    "JobArrayID State RestartCnt UserName SubmitTime StartTime EndTime TimeUsed TimeLimit NumNodes NumCPUs"
+    " tres-alloc Partition Reason NodeList WorkDir Name"
+).split()
+SACCT_FIELDS = (
+    "JobID JobIDRaw DBIndex State User Submit Start End ElapsedRaw TimelimitRaw ExitCode AllocTRES Partition"
+    " Reason NodeList WorkDir JobName"
+).split()
 SACCT_STATES = (
     "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PENDING,PREEMPTED,RUNNING,REQUEUED,"
     "RESIZING,REVOKED,SUSPENDED,TIMEOUT"
 )
-ENDED = set(
-    [
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "DEADLINE",
-        "FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "REVOKED",
-        "TIMEOUT",
-    ]
-)
+ENDED = set("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split())
 
 
 class Refused(Exception):

@@ -100,7 +100,9 @@ class SshConnection:
         for last_try in (False, True):
             transport = self._transport()
             try:
-                channel = transport.open_session(window_size=WINDOW_BYTES, timeout=self._settings.connect_s_max)
+                channel = transport.open_session(
+                    window_size=WINDOW_BYTES, timeout=self._settings.connect_s_max
+                )
                 channel.settimeout(self._settings.connect_s_max)
                 channel.exec_command(b"idf-gateway")  # the key's forced command runs whatever stands here
             except (OSError, EOFError, paramiko.SSHException) as error:
@@ -203,3 +205,5 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError("the time for it is over")
     return left
+
+

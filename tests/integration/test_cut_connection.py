@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from clusters.slurm.cluster import SlurmCluster
-from integration.slurm_jobs import fresh, sent, spec, wait_for
 
 from adapters.port import Absent, Accepted, Answer, JobSpec, Uncertain, Unreachable
 from adapters.slurm import SlurmSsh
+from integration.slurm_jobs import fresh, sent, spec, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture]
 ROUNDS = int(os.environ.get("IDF_TORTURE_ROUNDS", "10"))
