@@ -78,7 +78,7 @@ class Absent:
 
 
 Answer = Accepted | Rejected | Unreachable | Uncertain
-Adoption = Accepted | Absent | Rejected | Unreachable | Uncertain
+Adoption = Accepted | Absent | Unreachable | Uncertain
 
 
 @dataclass(frozen=True, slots=True)

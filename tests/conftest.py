@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters.postgres import PostgresServer, PostgresUnavailable
@@ -18,7 +18,7 @@ from storage.database import Database
 if TYPE_CHECKING:
     from clusters.slurm.cluster import SlurmCluster
 
-    from adapters.slurm import SlurmSsh
+    from adapters.slurm.scheduler import SlurmScheduler
 
 _numbers = count()
 
@@ -91,18 +91,22 @@ def slurm_cluster() -> "Iterator[SlurmCluster]":
 
 
 @pytest.fixture
-def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSsh]]":
-    """Make schedulers for the cluster, with settings changed as asked; all are closed at the test's end."""
-    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
+def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmScheduler]]":
+    """Make schedulers for the cluster, with bounds changed as asked; all are closed at the test's end."""
+    from adapters.slurm.scheduler import Bounds, SlurmScheduler
+    from adapters.slurm.ssh import Login
 
-    made: list[SlurmSsh] = []
+    made: list[SlurmScheduler] = []
 
-    def make(**changes: object) -> SlurmSsh:
-        ssh = SshSettings(
-            host=slurm_cluster.host, port=slurm_cluster.ssh_port, user=slurm_cluster.login,
-            identity_file=slurm_cluster.identity_file, known_host=slurm_cluster.known_host,
-        )  # fmt: skip
-        made.append(SlurmSsh(SlurmSettings(cluster=slurm_cluster.name, ssh=ssh, **changes)))  # type: ignore[arg-type]
+    def make(**bounds: Any) -> SlurmScheduler:
+        login = Login(
+            host=slurm_cluster.host,
+            port=slurm_cluster.ssh_port,
+            user=slurm_cluster.login,
+            identity_file=slurm_cluster.identity_file,
+            host_key=slurm_cluster.known_host,
+        )
+        made.append(SlurmScheduler(login, Bounds(**bounds)))
         return made[-1]
 
     yield make

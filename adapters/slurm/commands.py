@@ -192,13 +192,9 @@ class Adopt:
         if "busy" in burnt:
             return Uncertain("the batch is still being sent at the site")
         answer = self._journal(job, burnt)
-        if isinstance(answer, Accepted | Rejected):
-            return answer
-        if silent:
-            return Unreachable(silent)
-        return answer
+        return Unreachable(silent) if silent and isinstance(answer, Absent) else answer
 
-    def _journal(self, job: Sent, burnt: Json) -> Absent | Answer:
+    def _journal(self, job: Sent, burnt: Json) -> Adoption:
         """What the site's own journal of the batch says, given that no job of that name can be found.
 
         An sbatch that gave no clear answer may have left a request at a controller that was asleep; munge
@@ -206,10 +202,10 @@ class Adopt:
         """
         given = [submitted(line) for line in burnt.get("answers", []) if line.get("name") == job.name]
         answer: Answer | None = given[-1] if given else None
-        if isinstance(answer, Unreachable):
-            return Absent()
-        if answer is not None and not isinstance(answer, Uncertain):
+        if isinstance(answer, Accepted):
             return answer
+        if isinstance(answer, Rejected | Unreachable):
+            return Absent()  # sent again, a refusal is told with its reason
         left_s = self._settle_s - int(burnt.get("closed_s_ago", 0))
         if job.name in burnt.get("begun", []) and left_s > 0:
             return Uncertain(f"its sending was cut short: the controller may still take it for {left_s} s")
@@ -251,7 +247,11 @@ def _silence(what: str, part: Json, odd: Sequence[str]) -> str:
 class Cancel:
     """scancel; that a job is already gone is as good."""
 
-    _GONE = ("Invalid job id specified", "Job/step already completing or completed", "Job has already finished")
+    _GONE = (
+        "Invalid job id specified",
+        "Job/step already completing or completed",
+        "Job has already finished",
+    )
 
     def __init__(self, known: Iterable[Known]):
         self._known = list(known)
@@ -290,7 +290,13 @@ class ReadLog:
 
     def __init__(self, account: str, name: str, offset: int, limit_bytes: int, wait_s: float):
         self._account, self._offset = account, offset
-        part = {"do": "read_log", "name": name, "offset": offset, "limit_bytes": limit_bytes, "wait_s": wait_s}
+        part = {
+            "do": "read_log",
+            "name": name,
+            "offset": offset,
+            "limit_bytes": limit_bytes,
+            "wait_s": wait_s,
+        }
         self.request: Json = {"accounts": {account: part}}
 
     def read(self, reply: Reply) -> LogChunk:
@@ -382,4 +388,15 @@ def _epoch(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
-__all__ = ["Adopt", "Cancel", "Check", "PutSnapshot", "ReadLog", "Reply", "SiteError", "Submit", "frame", "submitted"]
+__all__ = [
+    "Adopt",
+    "Cancel",
+    "Check",
+    "PutSnapshot",
+    "ReadLog",
+    "Reply",
+    "SiteError",
+    "Submit",
+    "frame",
+    "submitted",
+]

@@ -449,6 +449,11 @@ def ask_accounting(site: dict, env: "dict[str, str]", killer: Killer, extra: "li
     return run(argv + ["--format=" + ",".join(SACCT_FIELDS)] + extra, env, killer)
 
 
+def cluster_name(env: "dict[str, str]", killer: Killer) -> str:
+    match = re.search(r"^ClusterName *= *(\S+)", run(["scontrol", "show", "config"], env, killer)["out"], re.MULTILINE)
+    return match.group(1) if match else ""
+
+
 def rows_not_written(env: "dict[str, str]", killer: Killer) -> int:
     """Return how many records the controller still keeps for the accounting database; -1 when unknown."""
     match = re.search(r"DBD Agent queue size: *([0-9]+)", run(["sdiag"], env, killer)["out"])
@@ -461,8 +466,14 @@ def observe(request: dict, site: dict, env: "dict[str, str]", killer: Killer) ->
     queue = ask_queue(site, env, killer, [])
     rows = [row for row in queue["out"].split("\n") if row.split("|", 1)[0] in asked or row.count("|") < 2]
     queue["out"] = "\n".join(rows)
-    answer = {"queue": queue, "queue_fields": SQUEUE_FIELDS, "accounting": [], "accounting_fields": SACCT_FIELDS}
+    answer = {
+        "queue": queue,
+        "queue_fields": SQUEUE_FIELDS,
+        "accounting": [],
+        "accounting_fields": SACCT_FIELDS,
+    }
     if queue["rc"] == 0:
+        answer["cluster"] = cluster_name(env, killer)
         at_work = set()
         for row in rows:
             job, state, restarts = (row.split("|", 3) + ["", ""])[:3]

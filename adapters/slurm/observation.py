@@ -20,8 +20,8 @@ class Observe:
     knows, when both answered and the controller has nothing left to tell accounting.
     """
 
-    def __init__(self, known: Sequence[Known], cluster: str) -> None:
-        self._known, self._cluster = known, cluster
+    def __init__(self, known: Sequence[Known]) -> None:
+        self._known, self._cluster = known, ""
         self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known]}
         self._warnings: list[str] = []
 
@@ -36,6 +36,7 @@ class Observe:
             raise Unreachable("the connection broke before the site's answer came")
         if site["queue"]["rc"] != 0:
             raise Unreachable(f"the queue did not answer: {str(site['queue']['err']).strip()[:300]}")
+        self._cluster = str(site["cluster"])
         queue = self._by_job(queue_rows(site["queue"]["out"], site["queue_fields"]))
         accounting = self._by_job(self._accounting(site))
         complete = all(part["rc"] == 0 for part in site["accounting"]) and site.get("rows_not_written") == 0

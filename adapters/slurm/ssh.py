@@ -18,17 +18,16 @@ ERROR_BYTES_MAX = 16 << 10
 WINDOW_BYTES = 8 << 20
 CHANNELS_MAX = 8
 """OpenSSH's own bound is ten sessions a connection (MaxSessions)."""
-FAIL_FAST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class SshSettings:
-    """How a site is reached; nothing is taken from the broker's own `~/.ssh` or an agent."""
+class Login:
+    """How a site's gateway is reached; nothing is taken from the broker's own `~/.ssh` or an agent."""
 
     host: str
     user: str
     identity_file: Path
-    known_host: str
+    host_key: str
     """The host's pinned public key, `type key`, or a line of a known_hosts file that ends so."""
     port: int = 22
     connect_s_max: float = 10.0
@@ -47,12 +46,13 @@ class Answer:
 class SshConnection:
     """A connection that is opened when first needed, shared by threads, and opened again after it broke."""
 
-    def __init__(self, settings: SshSettings, channels_max: int = CHANNELS_MAX) -> None:
-        self._settings = settings
+    def __init__(self, login: Login, channels_max: int = CHANNELS_MAX) -> None:
+        self._login = login
         self._lock = threading.Lock()
         self._channels = threading.BoundedSemaphore(channels_max)
         self._client: paramiko.SSHClient | None = None
         self._failed: tuple[float, str] = (float("-inf"), "")
+        """When the last connection could not be made, and why."""
 
     def ask(self, request: bytes, limit_s: float, data: BinaryIO | None = None) -> Answer:
         """Run the gateway once with this on its standard input, and return what it said.
@@ -100,10 +100,8 @@ class SshConnection:
         for last_try in (False, True):
             transport = self._transport()
             try:
-                channel = transport.open_session(
-                    window_size=WINDOW_BYTES, timeout=self._settings.connect_s_max
-                )
-                channel.settimeout(self._settings.connect_s_max)
+                channel = transport.open_session(window_size=WINDOW_BYTES, timeout=self._login.connect_s_max)
+                channel.settimeout(self._login.connect_s_max)
                 channel.exec_command(b"idf-gateway")  # the key's forced command runs whatever stands here
             except (OSError, EOFError, paramiko.SSHException) as error:
                 self._forget(transport)
@@ -114,13 +112,14 @@ class SshConnection:
         raise AssertionError("unreachable")
 
     def _transport(self) -> paramiko.Transport:
+        asked_at = time.monotonic()
         with self._lock:
             transport = self._client.get_transport() if self._client else None
             if transport is not None and transport.is_active():
                 return transport
             failed_at, reason = self._failed
-            if time.monotonic() - failed_at < FAIL_FAST_S:
-                raise Unreachable(reason)  # those who waited for the lock need not wait for a time-out each
+            if failed_at >= asked_at:
+                raise Unreachable(reason)  # it failed while we waited for our turn: no time-out for each of us
             try:
                 self._client = self._connect()
             except Unreachable as error:
@@ -132,25 +131,25 @@ class SshConnection:
             return connected
 
     def _connect(self) -> paramiko.SSHClient:
-        settings, client = self._settings, paramiko.SSHClient()
+        login, client = self._login, paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        _pin(client, settings)
+        _pin(client, login)
         try:
-            sock = socket.create_connection((settings.host, settings.port), timeout=settings.connect_s_max)
+            sock = socket.create_connection((login.host, login.port), timeout=login.connect_s_max)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
             client.connect(
-                settings.host, settings.port, settings.user, sock=sock,
-                key_filename=str(settings.identity_file), allow_agent=False, look_for_keys=False,
-                timeout=settings.connect_s_max, banner_timeout=settings.connect_s_max,
-                auth_timeout=settings.connect_s_max,
+                login.host, login.port, login.user, sock=sock,
+                key_filename=str(login.identity_file), allow_agent=False, look_for_keys=False,
+                timeout=login.connect_s_max, banner_timeout=login.connect_s_max,
+                auth_timeout=login.connect_s_max,
             )  # fmt: skip
         except (OSError, EOFError, paramiko.SSHException) as error:
             client.close()
-            raise Unreachable(f"no SSH connection to {settings.host}: {error}") from error
+            raise Unreachable(f"no SSH connection to {login.host}: {error}") from error
         transport = client.get_transport()
         if transport is not None:
-            transport.set_keepalive(settings.keep_alive_s)
+            transport.set_keepalive(login.keep_alive_s)
         return client
 
     def _forget(self, transport: paramiko.Transport) -> None:
@@ -161,10 +160,10 @@ class SshConnection:
             transport.close()
 
 
-def _pin(client: paramiko.SSHClient, settings: SshSettings) -> None:
-    words = settings.known_host.split()
+def _pin(client: paramiko.SSHClient, login: Login) -> None:
+    words = login.host_key.split()
     kind = next((n for n, word in enumerate(words) if word.startswith(("ssh-", "ecdsa-", "sk-"))), -1)
-    name = settings.host if settings.port == 22 else f"[{settings.host}]:{settings.port}"
+    name = login.host if login.port == 22 else f"[{login.host}]:{login.port}"
     entry = None
     if kind >= 0:
         entry = paramiko.hostkeys.HostKeyEntry.from_line(" ".join([name, *words[kind : kind + 2]]))
@@ -205,5 +204,3 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError("the time for it is over")
     return left
-
-

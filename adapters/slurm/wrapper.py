@@ -133,7 +133,7 @@ def _with_nul(words: list[bytes]) -> bytes:
 
 def _data(name: str, content: bytes) -> str:
     text = base64.encodebytes(content).decode("ascii")
-    return f"base64 -d > \"$job/{name}\" <<'.' || stop \"no room for the job's files\"\n{text}.\n"
+    return f'base64 -d > "$job/{name}" <<\'.\' || stop "no room for the job\'s files"\n{text}.\n'
 
 
 def _enter_snapshot(digest: str) -> str:
