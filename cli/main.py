@@ -4,17 +4,6 @@ import sys
 
 from cli import __version__
 
-PLACES = {
-    "submit": "submit",
-    "jobs": "jobs", "show": "jobs", "logs": "jobs", "cancel": "jobs",
-    "quota": "quotas", "report": "reports",
-    "login": "account", "logout": "account", "whoami": "account",
-    "org": "admin", "programme": "admin", "project": "admin", "award": "admin",
-    "site": "sites", "class": "sites",
-    "person": "people", "token": "people",
-}  # fmt: skip
-"""First word -> module of cli that holds the command, in the order of `idf-compute --help`."""
-
 
 def main() -> None:
     """Run the command line and end the process with its exit code (cli/exits.py)."""
