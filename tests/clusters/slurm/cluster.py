@@ -6,6 +6,7 @@ no process and no mount is left, and the folder may be removed.
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
