@@ -44,7 +44,15 @@ class Region:
         return f"http://127.0.0.1:{self.port}"
 
     @classmethod
-    def make(cls, folder: Path, cluster: SlurmCluster, *, database_url: str | None = None, port: int | None = None, **settings: str) -> "Region":
+    def make(
+        cls,
+        folder: Path,
+        cluster: SlurmCluster,
+        *,
+        database_url: str | None = None,
+        port: int | None = None,
+        **settings: str,
+    ) -> "Region":
         """Lay the broker's database and its first tokens; nothing runs yet."""
         folder.mkdir(parents=True, exist_ok=True)
         region = cls(folder.resolve(), cluster, port or free_port(), database_url, settings)
@@ -81,7 +89,9 @@ class Region:
         """Start the service and wait until it answers."""
         with (self.folder / "broker.log").open("ab") as log:
             command = [_program("idf-compute-broker"), "serve"]
-            self.broker = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.broker = subprocess.Popen(
+                command, env=self.environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         (self.folder / "broker.pid").write_text(str(self.broker.pid))
         until = time.monotonic() + BROKER_S_MAX
         while not _answers(self.port):
