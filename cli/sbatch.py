@@ -8,8 +8,8 @@ from cli.sbatch_options import Fate
 from cli.sbatch_words import Found, found_in, wrong
 from cli.units import memory_mib, slurm_duration_s
 
-_COUNT = re.compile(r"[1-9]\d{0,6}")
-_RANGE = re.compile(r"([1-9]\d{0,6})(?:-([1-9]\d{0,6}))?")
+_COUNT = re.compile(r"[1-9][0-9]{0,6}")
+_RANGE = re.compile(r"([1-9][0-9]{0,6})(?:-([1-9][0-9]{0,6}))?")
 
 
 class Directives(NamedTuple):
@@ -104,7 +104,7 @@ def _gres(found: Found, value: str) -> dict[str, Any]:
     resource, _, rest = value.removeprefix("gres:").removeprefix("gres/").partition(":")
     if resource != "gpu" or "," in value:
         raise _refused(found, f"{found} asks for more than GPUs", "only gpu[:type][:count] is taken over")
-    if not rest or not rest[-1].isdigit() or (":" not in rest and not rest.isdigit()):
+    if not rest or not rest[-1] in "0123456789" or (":" not in rest and not _COUNT.fullmatch(rest)):
         rest = f"{rest}:1" if rest else "1"
     return _gpus(found, "gres_per_node", rest)
 

@@ -10,12 +10,12 @@ CREDITS_PER_HOUR = 3_600_000
 CREDITS_MAX = 2**53
 
 _SLURM_TIME = re.compile(
-    r"(?:(?P<d>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?"
-    r"|(?P<h>\d+):(?P<hm>\d+):(?P<hs>\d+)|(?P<m>\d+)(?::(?P<ms>\d+))?)"
+    r"(?:(?P<d>[0-9]+)-(?P<dh>[0-9]+)(?::(?P<dm>[0-9]+)(?::(?P<ds>[0-9]+))?)?"
+    r"|(?P<h>[0-9]+):(?P<hm>[0-9]+):(?P<hs>[0-9]+)|(?P<m>[0-9]+)(?::(?P<ms>[0-9]+))?)"
 )
-_UNIT_TIME = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
-_HOURS = re.compile(r"(\d+(?:\.\d+)?)\s?h?")
+_UNIT_TIME = re.compile(r"(?=[0-9])(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+_MEMORY = re.compile(r"([0-9]+)([KMGT]?)B?", re.IGNORECASE | re.ASCII)
+_HOURS = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?h?")
 _DIGITS_MAX = 15
 
 
