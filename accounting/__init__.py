@@ -1,0 +1,1 @@
+"""From what was observed to what it cost, and the reports over it."""

@@ -1,0 +1,1 @@
+"""The broker: from a submission to a settled job."""

@@ -1,12 +1,14 @@
 """What goes over the wire under /v1. Amounts are integer credits, sizes bytes, durations seconds, times UTC."""
 
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from broker.lifecycle import JobState
+
+T = TypeVar("T")
 
 SCRIPT_BYTES_MAX = 1024 * 1024
 ARGUMENT_BYTES_MAX = 128 * 1024
@@ -58,7 +60,7 @@ class Problem(BaseModel):
     remedy: str | None = None
 
 
-class Page[T](BaseModel):
+class Page(BaseModel, Generic[T]):
     """One page of a list; `next_cursor` is None on the last."""
 
     items: list[T]

@@ -1,0 +1,1 @@
+"""The money: programmes, awards, holds and the ledger."""

@@ -1,0 +1,1 @@
+"""What is stored: tables, and later keys and encrypted objects."""

@@ -1,0 +1,1 @@
+"""Slurm clusters: over SSH, through the gateway that lies at the site."""

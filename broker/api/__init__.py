@@ -1,0 +1,1 @@
+"""The HTTP edge: routes that authenticate, call one plain function, and answer."""

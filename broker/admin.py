@@ -1,0 +1,166 @@
+"""`idf-compute-broker`: the service's own commands, for whoever runs it."""
+
+import logging
+import signal
+import sys
+import threading
+from datetime import timedelta
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvicorn
+from pydantic import ValidationError
+from sqlmodel import col, select
+
+from broker.app import create_app
+from broker.auth import new_token
+from broker.bootstrap import bootstrap
+from broker.models import Person
+from broker.schema_version import SchemaNotCurrent, check_current, migrate_to
+from broker.settings import Settings
+from broker.worker import Worker, WorkerRunsAlready
+from quotas.invariants import broken
+from storage.database import Database, DatabaseUnavailable
+from storage.tables import new_id, utcnow
+
+app = typer.Typer(
+    help="The broker's service. Settings: a TOML file named by IDF_BROKER_CONFIG, and IDF_BROKER_* variables.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+OUR_FOLDERS = ("broker", "quotas", "adapters", "storage", "accounting", "cli")
+
+
+@app.command(epilog="Example: IDF_BROKER_PORT=8470 idf-compute-broker serve")
+def serve() -> None:
+    """Answer requests, and send and watch jobs unless `embedded_worker` is off."""
+    settings = Settings()
+    _log(settings)
+    check_current(settings.full_database_url())
+    services = bootstrap(settings)
+    worker = Worker(services) if settings.embedded_worker else None
+    if worker is not None:
+        worker.start()
+    try:
+        uvicorn.run(
+            create_app(services),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+        )
+    finally:
+        if worker is not None:
+            worker.stop()
+        services.close()
+
+
+@app.command(epilog="Example: idf-compute-broker worker")
+def worker() -> None:
+    """Send and watch jobs, apart from the service; any number on PostgreSQL."""
+    settings = Settings()
+    _log(settings)
+    check_current(settings.full_database_url())
+    services = bootstrap(settings)
+    running = Worker(services)
+    running.start()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
+    running.stop()
+    services.close()
+
+
+@app.command(epilog="Example: idf-compute-broker migrate")
+def migrate(
+    revision: Annotated[str, typer.Option(help="Where to stop: head, base, or a revision's id.")] = "head",
+) -> None:
+    """Bring the database's tables to a revision, up or down."""
+    settings = Settings()
+    typer.echo(migrate_to(settings.full_database_url(), revision))
+
+
+@app.command(epilog="Example: idf-compute-broker token ines --role operator --file ~/ines.token")
+def token(
+    person: Annotated[str, typer.Argument(help="The person's name; entered if new.")],
+    file: Annotated[Path, typer.Option(help="Where the token is written, mode 0600; it is shown nowhere.")],
+    role: Annotated[list[str] | None, typer.Option(help="Roles of a new person.")] = None,
+    days: Annotated[int, typer.Option(help="How long it is valid.")] = 365,
+) -> None:
+    """Issue a token from the machine itself: how the first operator comes in."""
+    settings = Settings()
+    database = Database(settings.full_database_url())
+    with database.write() as session:
+        known = session.exec(select(Person).where(col(Person.name) == person)).one_or_none()
+        if known is None:
+            known = Person(id=new_id("psn"), name=person, roles=role or ["engineer"], created_at=utcnow())
+            session.add(known)
+            session.flush()
+        text, row = new_token(known.id, "issued on the machine", timedelta(days=days))
+        session.add(row)
+    file.touch(mode=0o600)
+    file.chmod(0o600)
+    file.write_text(text + "\n")
+    typer.echo(f"{person} ({', '.join(known.roles)}): token {row.id} written to {file}")
+
+
+@app.command(epilog="Example: idf-compute-broker doctor")
+def doctor() -> None:
+    """Look for what is wrong with this installation; exit status 1 if anything is."""
+    settings = Settings()
+    problems = [*_clashes(), *_database_problems(settings)]
+    for problem in problems:
+        typer.echo(f"✗ {problem}")
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"✓ settings, database and ledger are in order ({settings.data_dir})")
+
+
+def _clashes() -> list[str]:
+    owners = packages_distributions()
+    return [
+        f"the package {name} belongs to several distributions: {', '.join(sorted(set(owners[name])))}; "
+        "install idf-compute isolated"
+        for name in OUR_FOLDERS
+        if len(set(owners.get(name, []))) > 1
+    ]
+
+
+def _database_problems(settings: Settings) -> list[str]:
+    try:
+        check_current(settings.full_database_url())
+    except SchemaNotCurrent as error:
+        return [str(error)]
+    with Database(settings.full_database_url()).read() as session:
+        return list(broken(session))
+
+
+def _log(settings: Settings) -> None:
+    level = logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def main() -> None:
+    """Run a command; what goes wrong is one sentence."""
+    try:
+        app()
+    except (DatabaseUnavailable, SchemaNotCurrent, WorkerRunsAlready) as error:
+        sys.exit(f"idf-compute-broker: {error}")
+    except ValidationError as error:
+        sentences = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        sys.exit(f"idf-compute-broker: settings: {sentences}")

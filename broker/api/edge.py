@@ -1,0 +1,180 @@
+"""The edge of a request: who is calling, one read or one write, and answers that can be asked for twice."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from sqlmodel import Session, col, delete
+
+from broker.auth import Caller, authenticate
+from broker.bootstrap import Services
+from broker.errors import AnswerNotKept, IdempotencyKeyMissing, IdempotencyKeyReused
+from broker.models import Idempotency
+from storage.tables import utcnow
+
+KEPT_FOR = timedelta(hours=24)
+KEY_LENGTH_MAX = 200
+
+ANYBODY = ("engineer", "manager", "operator", "auditor")
+
+
+def allow(*roles: str) -> dict[str, Any]:
+    """Declare which roles a route is for; it stands in the OpenAPI document as `x-roles`."""
+    return {"x-roles": list(roles)}
+
+
+class GuardedRoute(APIRoute):
+    """A route that knows its caller before it reads the body, and refuses roles that it does not name."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """Put the guard before FastAPI's own handler."""
+        handler = super().get_route_handler()
+        roles: list[str] = (self.openapi_extra or {})["x-roles"]
+
+        async def guarded(request: Request) -> Response:
+            request.state.caller = await run_in_threadpool(_admit, request, roles)
+            answer: Response = await handler(request)
+            return answer
+
+        return guarded
+
+
+def _admit(request: Request, roles: list[str]) -> Caller:
+    services: Services = request.app.state.services
+    with services.database.read() as session:
+        caller = authenticate(session, request.headers.get("authorization"))
+    caller.require(*roles)
+    return caller
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A POST as idempotency knows it."""
+
+    person_id: str
+    method: str
+    route: str
+    key: str
+    request_sha256: str
+
+    def record(self, status: int, answer: str | None, resource: str) -> dict[str, Any]:
+        """Return the row that keeps the first answer."""
+        return {
+            "person_id": self.person_id,
+            "method": self.method,
+            "route": self.route,
+            "key": self.key,
+            "request_sha256": self.request_sha256,
+            "status": status,
+            "answer": answer,
+            "resource": resource,
+            "created_at": utcnow(),
+        }
+
+
+class Edge:
+    """What a route works with."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.services: Services = request.app.state.services
+        self.caller: Caller = request.state.caller
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Open a session that writes nothing."""
+        with self.services.database.read() as session:
+            yield session
+
+    def question(self, body: BaseModel | None) -> Question:
+        """Return what identifies this POST.
+
+        Raises:
+            IdempotencyKeyMissing: every POST needs a key, so that none is ever done twice.
+        """
+        key = self._request.headers.get("idempotency-key", "")
+        if not 0 < len(key) <= KEY_LENGTH_MAX:
+            raise IdempotencyKeyMissing(
+                "a POST needs an Idempotency-Key header of 1 to 200 characters",
+                "send a fresh random key for each new request",
+            )
+        content = body.model_dump_json() if body is not None else ""
+        digest = sha256(f"{self._request.url.path}\n{content}".encode()).hexdigest()
+        route: str = self._request.scope["route"].path
+        return Question(self.caller.person_id, self._request.method, route, key, digest)
+
+    def once(
+        self,
+        body: BaseModel | None,
+        act: Callable[[Session], BaseModel],
+        *,
+        status: int = 201,
+        without: str | None = None,
+    ) -> Response:
+        """Do something in one write, or give the answer that its first time got.
+
+        The caller's right to do it is checked by the route before, on a repeat too. `without` names the
+        resource of an answer that bears a secret and is therefore not kept.
+        """
+        question = self.question(body)
+        with self.services.database.write() as session:
+            kept = answered(session, question)
+            if kept is not None:
+                return kept
+            answer = act(session)
+            content = answer.model_dump_json()
+            resource = f"{without} {getattr(answer, 'id', '')}" if without else getattr(answer, "id", "")
+            session.add(Idempotency(**question.record(status, None if without else content, resource)))
+        return json_response(content, status)
+
+
+def json_response(content: str, status: int) -> Response:
+    """Answer with JSON that is already written."""
+    return Response(content, status_code=status, media_type="application/json")
+
+
+def answered(session: Session, question: Question) -> Response | None:
+    """Return the kept answer to a POST, or None when it is new; one older than 24 h is forgotten.
+
+    Raises:
+        IdempotencyKeyReused: the key stands for another request.
+        AnswerNotKept: the first answer bore a secret.
+    """
+    kept = session.get(Idempotency, (question.person_id, question.method, question.route, question.key))
+    if kept is None:
+        return None
+    if kept.created_at < utcnow() - KEPT_FOR:
+        forget_before(session, person_id=question.person_id)
+        return None
+    if kept.request_sha256 != question.request_sha256:
+        raise IdempotencyKeyReused(
+            "this Idempotency-Key stands for another request", "use a fresh key for a new request"
+        )
+    if kept.answer is None:
+        raise AnswerNotKept(
+            f"this was done before and made {kept.resource}; its secret was shown once",
+            "revoke it and make another",
+        )
+    return json_response(kept.answer, kept.status)
+
+
+def forget_before(session: Session, person_id: str) -> None:
+    """Delete a person's kept answers that are older than 24 h."""
+    old = utcnow() - KEPT_FOR
+    session.exec(delete(Idempotency).where(col(Idempotency.person_id) == person_id, col(Idempotency.created_at) < old))
+    session.expire_all()
+
+
+async def _edge(request: Request) -> Edge:
+    return Edge(request)
+
+
+At = Annotated[Edge, Depends(_edge)]
+"""The edge of this request; asynchronous so that it costs no thread."""

@@ -1,0 +1,225 @@
+"""Jobs: submit, plan, list, show, log, cancel."""
+
+import time
+from typing import Annotated, Any
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import Select
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col, select
+
+from accounting.models import UsageRecord
+from adapters.port import LogChunk
+from broker.api.edge import ANYBODY, At, Edge, GuardedRoute, Question, allow, answered, json_response
+from broker.api.pages import Cursor, Limit, after, page
+from broker.auth import is_member, may_read, project_ids, readable_project
+from broker.cancel import request_cancel
+from broker.dispatch import job_name
+from broker.errors import NotAllowed, NotFound
+from broker.lifecycle import ENDED, JobState
+from broker.models import Idempotency, JobEvent, Person, Project, Site
+from broker.moves import jobs
+from broker.schemas import EventOut, JobDetail, JobIn, JobOut, Page, PlanOut, SiteIn, Slug, UsageOut
+from broker.snapshots import require_snapshot
+from broker.submit import PLACEMENT_TRIES_MAX, hold, job_out, plan, plan_out
+from quotas.writer import RowClash
+from storage.tables import utcnow
+
+router = APIRouter(route_class=GuardedRoute, tags=["jobs"])
+
+LOG_BYTES_MAX = 1024 * 1024
+LOG_WAIT_S_MAX = 20
+LOG_STEP_S = 1.0
+"""How long one look at the site waits for new text, before the job's state is looked at again."""
+_log_threads = CapacityLimiter(64)
+"""Apart from the other routes' threads, so that people who watch logs never keep anybody from submitting."""
+
+_kept = Idempotency.__table__  # type: ignore[attr-defined]
+
+
+@router.post("/jobs", status_code=201, response_model=JobOut, openapi_extra=allow("engineer"))
+def submit(body: JobIn, at: At) -> Response:
+    """Submit a job: its hold is committed before you get the answer, and nothing runs without it."""
+    question = at.question(body)
+    require_snapshot(at.services.settings, body.snapshot)
+    for tries_left in range(PLACEMENT_TRIES_MAX - 1, -1, -1):
+        kept = _answered(at, question)
+        if kept is not None:
+            return kept
+        try:
+            return _submit_once(at, body, question)
+        except RowClash:
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
+    with at.read() as session:
+        decided = plan(session, at.caller, body, utcnow())
+    content = ""
+
+    def record(answer: JobOut) -> Any:
+        nonlocal content
+        content = answer.model_dump_json()
+        return _kept, question.record(201, content, answer.id)
+
+    hold(at.services, at.caller, decided, record)
+    return json_response(content, 201)
+
+
+def _answered(at: Edge, question: Question) -> Response | None:
+    """Return the kept answer, to a caller who may still submit to that job's project."""
+    with at.read() as session:
+        kept = session.get(Idempotency, (question.person_id, question.method, question.route, question.key))
+        if kept is None:
+            return None
+        _visible_job(session, at, kept.resource, member=True)
+    with at.services.database.write() as session:
+        return answered(session, question)
+
+
+@router.post("/jobs/plan", response_model=PlanOut, openapi_extra=allow("engineer"))
+def dry_run(body: JobIn, at: At) -> PlanOut:
+    """Say where a job would run and what it would hold, without submitting it."""
+    at.question(body)
+    with at.read() as session:
+        return plan_out(plan(session, at.caller, body, utcnow()))
+
+
+@router.get("/jobs", openapi_extra=allow(*ANYBODY))
+def list_jobs(
+    at: At,
+    project: Annotated[Slug | None, Query()] = None,
+    state: Annotated[JobState | None, Query()] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[JobOut]:
+    """List jobs, newest first: those of your projects, or all for a role that sees all."""
+    with at.read() as session:
+        own = project_ids(session, at.caller)
+        if project is not None:
+            own = [readable_project(session, at.caller, project).id]
+        wanted = _with_names()
+        if own is not None:
+            wanted = wanted.where(jobs.c.project_id.in_(own))
+        if state is not None:
+            wanted = wanted.where(jobs.c.state == state.value)
+        rows = session.execute(after(wanted, jobs.c.id, cursor, limit, newest_first=True)).mappings().all()
+        return page([_out(row) for row in rows], limit, "id")
+
+
+def _with_names() -> Select[Any]:
+    names: tuple[Any, ...] = (
+        col(Person.name).label("person"),
+        col(Project.name).label("project"),
+        col(Site.name).label("site"),
+    )
+    return (
+        select_columns(*jobs.c, *names)
+        .join(Person, col(Person.id) == jobs.c.person_id)
+        .join(Project, col(Project.id) == jobs.c.project_id)
+        .join(Site, col(Site.id) == jobs.c.site_id)
+    )
+
+
+def _out(row: Any) -> JobOut:
+    return job_out(row, row["person"], row["project"], row["site"])
+
+
+def _visible_job(session: Session, at: Edge, job_id: str, *, member: bool = False) -> Any:
+    """Return a job's row with names.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's; the answer is the same.
+        NotAllowed: the caller may see it, and is no member as this needs.
+    """
+    row = session.execute(_with_names().where(jobs.c.id == job_id)).mappings().one_or_none()
+    if row is None or not may_read(session, at.caller, row["project_id"]):
+        raise NotFound(f"no job {job_id} of yours", "`idf-compute jobs` lists them")
+    if member and not is_member(session, at.caller, row["project_id"]):
+        raise NotAllowed("only members of the job's project may do this", "ask a manager to let you join the project")
+    return row
+
+
+@router.get("/jobs/{job_id}", openapi_extra=allow(*ANYBODY))
+def show_job(job_id: str, at: At) -> JobDetail:
+    """Show a job with its timeline, its attempts and their charges."""
+    with at.read() as session:
+        row = _visible_job(session, at, job_id)
+        events = session.exec(select(JobEvent).where(col(JobEvent.job_id) == job_id).order_by(col(JobEvent.id))).all()
+        usage = session.exec(
+            select(UsageRecord).where(col(UsageRecord.job_id) == job_id).order_by(col(UsageRecord.ended_at))
+        ).all()
+        return JobDetail(
+            **_out(row).model_dump(),
+            snapshot=row["snapshot"],
+            script_sha256=row["script_sha256"],
+            events=[EventOut.model_validate(event, from_attributes=True) for event in events],
+            usage=[_usage_out(record) for record in usage],
+        )
+
+
+def _usage_out(record: UsageRecord) -> UsageOut:
+    return UsageOut(
+        charged_credits=record.charge_credits,
+        **record.model_dump(include=set(UsageOut.model_fields) - {"charged_credits"}),
+    )
+
+
+@router.post("/jobs/{job_id}/cancel", response_model=JobOut, openapi_extra=allow("engineer", "operator"))
+def cancel_job(job_id: str, at: At) -> Response:
+    """Ask for a job's end; one that has ended already is answered with its final state."""
+    with at.read() as session:
+        _visible_job(session, at, job_id, member="operator" not in at.caller.roles)
+
+    def act(session: Session) -> JobOut:
+        request_cancel(session, job_id, f"cancelled by {at.caller.name}")
+        return _out(_visible_job(session, at, job_id))
+
+    answer = at.once(None, act, status=200)
+    at.services.bell.ring()
+    return answer
+
+
+@router.get("/jobs/{job_id}/log", response_class=Response, openapi_extra=allow("engineer"))
+async def read_log(
+    job_id: str,
+    request: Request,
+    at: At,
+    offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    limit_bytes: Annotated[int, Query(ge=1, le=LOG_BYTES_MAX)] = LOG_BYTES_MAX,
+    wait_s: Annotated[float, Query(ge=0, le=LOG_WAIT_S_MAX)] = 0,
+) -> Response:
+    """Read a job's log from an offset, as its project's account; waits for more until the job has ended."""
+    until = time.monotonic() + wait_s
+    while True:
+        left_s = max(0.0, min(LOG_STEP_S, until - time.monotonic()))
+        chunk, state = await to_thread.run_sync(
+            _log_chunk, at, job_id, offset, limit_bytes, left_s, limiter=_log_threads
+        )
+        done = chunk.data or state in ENDED or time.monotonic() >= until
+        if done or await request.is_disconnected():
+            break
+    headers = {
+        "Idf-Next-Offset": str(chunk.next_offset),
+        "Idf-Log-Exists": "true" if chunk.exists else "false",
+        "Idf-Job-State": state.value,
+    }
+    return Response(chunk.data, media_type="application/octet-stream", headers=headers)
+
+
+def _log_chunk(at: Edge, job_id: str, offset: int, limit_bytes: int, wait_s: float) -> tuple[LogChunk, JobState]:
+    """Look once; the state is read before the log, so that `ended` with no data means that there is no more."""
+    with at.read() as session:
+        row = _visible_job(session, at, job_id, member=True)
+        settings = SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings)
+    state = JobState(row["state"])
+    if row["site_job_id"] is None:
+        if state not in ENDED:
+            time.sleep(min(wait_s, 0.1))  # not at a site yet: nothing to ask it for
+        return LogChunk(b"", offset, exists=False), state
+    scheduler = at.services.schedulers.at(row["site_id"], settings)
+    wait_s = 0.0 if state in ENDED else wait_s
+    return scheduler.read_log(row["account"], job_name(job_id), offset, limit_bytes, wait_s), state

@@ -1,0 +1,67 @@
+"""Reports over usage and ledger."""
+
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from sqlmodel import Session, col, select
+
+from accounting.reports import GpuUse, gpu_use, ledger_credits
+from broker.api.edge import ANYBODY, At, GuardedRoute, allow
+from broker.auth import project_ids
+from broker.errors import BadRequest
+from broker.models import Project, Site
+from broker.schemas import GpuReportOut, GpuReportRow
+from quotas.amounts import period
+from quotas.models import Programme
+
+router = APIRouter(route_class=GuardedRoute, tags=["reports"])
+
+
+@router.get("/reports/gpu", openapi_extra=allow(*ANYBODY))
+def gpu_report(
+    at: At,
+    from_on: Annotated[date, Query(alias="from", description="First day, Europe/Paris")],
+    to_on: Annotated[date, Query(alias="to", description="Last day, included")],
+    by: Annotated[Literal["project", "programme", "site"], Query()] = "project",
+) -> GpuReportOut:
+    """Sum up attempts that ended in a span of days, and hold the sum against the ledger's own."""
+    if to_on < from_on or to_on.year > 9000 or from_on.year < 1900:
+        raise BadRequest(
+            f"the last day {to_on} must not lie before the first {from_on}, between 1900 and 9000",
+            "swap them",
+        )
+    start_at, end_at = period(from_on, to_on)
+    with at.read() as session:
+        own = project_ids(session, at.caller)
+        use = gpu_use(session, start_at, end_at, by, own)
+        names = _names(session, by, [row.owner_id for row in use])
+        ledger = ledger_credits(session, start_at, end_at, own)
+    charged = sum(row.charged_credits for row in use)
+    return GpuReportOut(
+        by=by,
+        from_on=from_on,
+        to_on=to_on,
+        rows=[_row(row, names[row.owner_id]) for row in use],
+        gpu_seconds=sum(row.gpu_seconds for row in use),
+        charged_credits=charged,
+        overrun_credits=sum(row.overrun_credits for row in use),
+        ledger_credits=ledger,
+        agrees=charged == ledger,
+    )
+
+
+def _names(session: Session, by: str, ids: list[str]) -> dict[str, str]:
+    model: Any = {"project": Project, "programme": Programme, "site": Site}[by]
+    return dict(session.execute(select(model.id, model.name).where(col(model.id).in_(ids))).tuples().all())
+
+
+def _row(use: GpuUse, name: str) -> GpuReportRow:
+    return GpuReportRow(
+        key=name,
+        jobs=use.jobs,
+        attempts=use.attempts,
+        gpu_seconds=use.gpu_seconds,
+        charged_credits=use.charged_credits,
+        overrun_credits=use.overrun_credits,
+    )

@@ -1,0 +1,99 @@
+"""The one composition root: settings in, services out. Nothing happens at import anywhere else."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.port import Scheduler
+from broker.schemas import SiteIn
+from broker.settings import Settings
+from quotas.writer import LedgerWriter
+from storage.database import Database
+
+
+class Bell:
+    """Wakes the workers of this process when there is something to send."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._rings = 0
+
+    def ring(self) -> None:
+        """Wake everybody who waits."""
+        with self._condition:
+            self._rings += 1
+            self._condition.notify_all()
+
+    def wait(self, heard: int, timeout_s: float) -> int:
+        """Wait for a ring after the `heard`th, at most `timeout_s`; return how many there were."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._rings > heard, timeout_s)
+            return self._rings
+
+
+class Schedulers:
+    """The adapters of this process, one per site and settings, opened when first needed."""
+
+    def __init__(self, make: Callable[[SiteIn], Scheduler]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[SiteIn, Scheduler]] = {}
+
+    def at(self, site_id: str, settings: SiteIn) -> Scheduler:
+        """Return the adapter of a site; changed settings get a new one."""
+        with self._lock:
+            known = self._open.get(site_id)
+            if known is not None and known[0] == settings:
+                return known[1]
+            if known is not None:
+                known[1].close()
+            scheduler = self._make(settings)
+            self._open[site_id] = (settings, scheduler)
+            return scheduler
+
+    def close(self) -> None:
+        """Close all adapters."""
+        with self._lock:
+            for _, scheduler in self._open.values():
+                scheduler.close()
+            self._open.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the parts of the broker work with."""
+
+    settings: Settings
+    database: Database
+    writer: LedgerWriter
+    schedulers: Schedulers
+    bell: Bell
+
+    def close(self) -> None:
+        """Commit what waits and let go of everything."""
+        self.writer.close()
+        self.schedulers.close()
+        self.database.close()
+
+
+def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] | None = None) -> Services:
+    """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
+    database = Database(settings.full_database_url())
+    make = make_scheduler or _slurm_over_ssh
+    return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell())
+
+
+def _slurm_over_ssh(site: SiteIn) -> Scheduler:
+    from adapters.slurm.scheduler import SlurmScheduler
+    from adapters.slurm.ssh import Login
+
+    return SlurmScheduler(
+        Login(
+            host=site.host,
+            port=site.port,
+            user=site.login,
+            identity_file=Path(site.identity_file),
+            host_key=site.host_key,
+        )
+    )

@@ -1,0 +1,192 @@
+"""Sending held jobs to their site: intent written first, nothing sent inside a transaction, answers applied.
+
+A job whose answer is uncertain stays `dispatching` and is never sent again before adoption has proven
+that nothing of its batch can still arrive (broker/adopt.py).
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, Table, select
+from sqlmodel import Session, col
+
+from adapters.port import Accepted, Answer, JobSpec, Rejected, Scheduler, SiteError, Unreachable
+from broker.bootstrap import Services
+from broker.lifecycle import JobState
+from broker.models import JobPayload, Site
+from broker.moves import Move, apply_moves, change_jobs, jobs
+from broker.schemas import SiteIn
+from broker.settlement import end_unsent
+from storage.tables import new_id, utcnow
+
+_payloads: Table = JobPayload.__table__  # type: ignore[attr-defined]
+
+BACKOFF_S_MAX = 30
+LEASE_MARGIN_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A worker's place at one site."""
+
+    services: Services
+    site_id: str
+    settings: SiteIn
+    scheduler: Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Jobs taken together; the id is used once in a life."""
+
+    id: str
+    jobs: Sequence[Row[Any]]
+
+
+def job_name(job_id: str) -> str:
+    """Return the opaque, deterministic and unique name that a site knows a job by."""
+    return f"idf-{job_id}"
+
+
+def dispatch(desk: Desk) -> int:
+    """Send what is due, at most one batch; return how many jobs were taken."""
+    now = utcnow()
+    with desk.services.database.write() as session:
+        batch = _claim(session, desk, now)
+    if not batch.jobs:
+        return 0
+    specs, answers = _prepare(desk, batch)
+    if specs:
+        answers |= desk.scheduler.submit(batch.id, specs)
+    with desk.services.database.write() as session:
+        apply_answers(session, batch.id, answers, utcnow())
+    return len(batch.jobs)
+
+
+def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
+    """Take due jobs under a lease and write the intent to send them."""
+    site = select(col(Site.id)).where(col(Site.id) == desk.site_id).with_for_update()
+    session.execute(site).one()  # one worker at a time claims at a site, so that a shared account stays one project's
+    due = (
+        select(*jobs.c)
+        .where(
+            jobs.c.site_id == desk.site_id,
+            jobs.c.state == JobState.HELD.value,
+            jobs.c.cancel_requested_at.is_(None),
+        )
+        .where(jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now))
+        .order_by(jobs.c.id)
+        .limit(desk.services.settings.dispatch_batch_max)
+        .with_for_update(skip_locked=True)
+    )
+    rows = session.execute(due).all()
+    late = [row for row in rows if row.deadline_at <= now]
+    end_unsent(session, late, JobState.CANCELLED, "the award ended before the job could start", now)
+    taken = [row for row in rows if row.deadline_at > now]
+    if desk.settings.isolation == "shared":
+        taken = _of_one_project(session, desk.site_id, taken)
+    batch = Batch(new_id("bat"), taken)
+    lease_until = now + timedelta(seconds=desk.services.settings.dispatch_timeout_s + LEASE_MARGIN_S)
+    changes = {"batch_id": batch.id, "sent_at": now, "lease_until": lease_until, "reason": None}
+    apply_moves(
+        session,
+        [Move(row.id, JobState.HELD, JobState.DISPATCHING, "taken by a worker", changes) for row in taken],
+        now,
+    )
+    return batch
+
+
+def _of_one_project(session: Session, site_id: str, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Keep one project's jobs: the one that has jobs at the shared account already, else the first that waits."""
+    there = select(jobs.c.project_id).where(
+        jobs.c.site_id == site_id, jobs.c.settled_at.is_(None), jobs.c.state != JobState.HELD.value
+    )
+    project_id = session.execute(there.limit(1)).scalar() or (rows[0].project_id if rows else None)
+    waiting = [row for row in rows if row.project_id != project_id]
+    reason = "the site has one shared account, which another project uses now"
+    change_jobs(session, [(row.id, {"reason": reason}) for row in waiting if row.reason != reason])
+    return [row for row in rows if row.project_id == project_id]
+
+
+def _prepare(desk: Desk, batch: Batch) -> tuple[list[JobSpec], dict[str, Answer]]:
+    """Return what to send, after bringing the snapshots it needs; a job whose snapshot fails has its answer."""
+    with desk.services.database.read() as session:
+        wanted = select(*_payloads.c).join(jobs, jobs.c.id == _payloads.c.job_id).where(jobs.c.batch_id == batch.id)
+        payloads = {row.job_id: row for row in session.execute(wanted)}
+    failed: dict[tuple[str, str], SiteError] = {}
+    for account, digest in sorted({(row.account, row.snapshot) for row in batch.jobs if row.snapshot}):
+        try:
+            desk.scheduler.put_snapshot(account, digest, desk.services.settings.data_dir / "snapshots" / digest)
+        except SiteError as error:
+            failed[account, digest] = error
+    answers: dict[str, Answer] = {}
+    specs = []
+    for row in batch.jobs:
+        fault = failed.get((row.account, row.snapshot))
+        if fault is None:
+            specs.append(_spec(desk, row, payloads[row.id]))
+        else:
+            answers[job_name(row.id)] = fault if isinstance(fault, Rejected) else Unreachable(fault.reason)
+    return specs, answers
+
+
+def _spec(desk: Desk, row: Row[Any], payload: Row[Any]) -> JobSpec:
+    return JobSpec(
+        name=job_name(row.id),
+        account=row.account,
+        gpus=row.gpus,
+        gpu_type=desk.settings.gpu_types[row.gpu_class],
+        time_limit_s=row.time_limit_s,
+        script=payload.script,
+        arguments=tuple(payload.arguments),
+        environment=payload.environment,
+        nodes=row.nodes,
+        cpus_per_gpu=row.cpus_per_gpu,
+        memory_mib=row.memory_mib,
+        partition=desk.settings.partition,
+        deadline=row.deadline_at,
+        snapshot=row.snapshot,
+    )
+
+
+def apply_answers(session: Session, batch_id: str, answers: Mapping[str, Answer], now: datetime) -> None:
+    """Write what a site answered for the jobs that are still in this batch's hands."""
+    wanted = select(*jobs.c).where(jobs.c.batch_id == batch_id, jobs.c.state == JobState.DISPATCHING.value)
+    by_kind: dict[type, list[tuple[Row[Any], Any]]] = defaultdict(list)
+    for row in session.execute(wanted.with_for_update()):
+        answer = answers.get(job_name(row.id))
+        if answer is not None:
+            by_kind[type(answer)].append((row, answer))
+    apply_moves(
+        session,
+        [queued(row, answer.site_job_id, "accepted by the site") for row, answer in by_kind[Accepted]],
+        now,
+    )
+    apply_moves(session, [held_again(row, answer.reason, now) for row, answer in by_kind[Unreachable]], now)
+    for row, answer in by_kind[Rejected]:
+        end_unsent(session, [row], JobState.FAILED, f"the site refused it: {answer.reason}", now)
+    rest = [pair for kind, pairs in by_kind.items() if kind not in (Accepted, Unreachable, Rejected) for pair in pairs]
+    change_jobs(session, [(row.id, {"reason": answer.reason[:1000], "lease_until": now}) for row, answer in rest])
+
+
+def queued(row: Row[Any], site_job_id: str, cause: str) -> Move:
+    """Return the move of a job that the site has under an id."""
+    changes = {"site_job_id": site_job_id, "lease_until": None, "reason": None}
+    return Move(row.id, JobState.DISPATCHING, JobState.QUEUED, f"{cause} as {site_job_id}", changes)
+
+
+def held_again(row: Row[Any], reason: str, now: datetime) -> Move:
+    """Return the move of a job that is certain not to be at the site: it is tried again, later each time."""
+    next_try_at = now + timedelta(seconds=min(2**row.tries, BACKOFF_S_MAX))
+    changes = {
+        "reason": reason[:1000],
+        "tries": min(row.tries + 1, 30),
+        "next_try_at": next_try_at,
+        "lease_until": None,
+        "batch_id": None,
+        "sent_at": None,
+    }
+    return Move(row.id, JobState.DISPATCHING, JobState.HELD, f"not sent: {reason}", changes)

@@ -1,0 +1,134 @@
+"""Why the broker said no, and the one place that maps each class to an HTTP status (RFC 9457).
+
+BrokerError
+├── NotAuthenticated     no token, or one that is unknown, revoked or past its end
+├── NotAllowed           the caller's role does not permit it
+├── NotFound             no such thing, or none that the caller may see
+├── NameTaken
+├── BadRequest           a rule of form that no schema can say
+├── IdempotencyKeyMissing, IdempotencyKeyReused, AnswerNotKept
+├── TooLarge
+├── PlacementRefused     no site may or can run the job
+└── SiteTrouble          a site did not answer
+"""
+
+from typing import ClassVar
+
+from accounting.errors import AccountingError
+from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
+from quotas.errors import (
+    AwardNotActive,
+    AwardTooSmall,
+    AwardUnknown,
+    GpuClassUnknown,
+    ProgrammeTooSmall,
+    QuotaError,
+)
+from storage.database import DatabaseUnavailable
+
+
+class BrokerError(Exception):
+    """A request was refused; nothing was changed. `remedy` says what would make it pass."""
+
+    code: ClassVar[str] = "broker-error"
+
+    def __init__(self, detail: str, remedy: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.remedy = remedy
+
+
+class NotAuthenticated(BrokerError):
+    """No token, or one that is unknown, revoked or past its end."""
+
+    code = "not-authenticated"
+
+
+class NotAllowed(BrokerError):
+    """The caller's role does not permit it."""
+
+    code = "not-allowed"
+
+
+class NotFound(BrokerError):
+    """No such thing, or none that the caller may see."""
+
+    code = "not-found"
+
+
+class NameTaken(BrokerError):
+    """The name belongs to another one already."""
+
+    code = "name-taken"
+
+
+class BadRequest(BrokerError):
+    """The request breaks a rule of form."""
+
+    code = "bad-request"
+
+
+class IdempotencyKeyMissing(BrokerError):
+    """A POST came without an Idempotency-Key."""
+
+    code = "idempotency-key-missing"
+
+
+class IdempotencyKeyReused(BrokerError):
+    """The key stands for another request already."""
+
+    code = "idempotency-key-reused"
+
+
+class AnswerNotKept(BrokerError):
+    """The first answer bore a secret and was not kept."""
+
+    code = "answer-not-kept"
+
+
+class TooLarge(BrokerError):
+    """More bytes than a bound allows."""
+
+    code = "too-large"
+
+
+class PlacementRefused(BrokerError):
+    """No site may or can run the job as it was asked for."""
+
+    code = "placement-refused"
+
+
+class SiteTrouble(BrokerError):
+    """A site did not answer; try again later."""
+
+    code = "site-trouble"
+
+
+STATUS: dict[type[Exception], int] = {
+    NotAuthenticated: 401,
+    NotAllowed: 403,
+    NotFound: 404,
+    AwardUnknown: 404,
+    NameTaken: 409,
+    IdempotencyKeyReused: 409,
+    AnswerNotKept: 409,
+    BadRequest: 400,
+    IdempotencyKeyMissing: 400,
+    TooLarge: 413,
+    PlacementRefused: 422,
+    AwardTooSmall: 422,
+    AwardNotActive: 422,
+    ProgrammeTooSmall: 422,
+    GpuClassUnknown: 422,
+    SiteTrouble: 503,
+    Unreachable: 503,
+    Uncertain: 503,
+    Rejected: 422,
+    DatabaseUnavailable: 503,
+}
+KNOWN = (BrokerError, QuotaError, AccountingError, SiteError, DatabaseUnavailable)
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status of an error of ours: 500 for one that should not reach a user."""
+    return STATUS.get(type(error), 500)

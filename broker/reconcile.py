@@ -1,0 +1,205 @@
+"""What the site says, brought home: states, usage records, charges. One observation for all jobs of a site.
+
+Each job that changed is applied by itself inside the same write, and one that cannot be metered stays
+open with the reason shown: unknown is never zero, and one odd row never holds up the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Row, select
+from sqlmodel import Session
+
+from accounting.errors import Unmeterable
+from accounting.meter import EndedAttempt, allocated_gpus
+from adapters.port import Attempt, AttemptState, Known, Observation
+from broker.dispatch import Desk, job_name
+from broker.lifecycle import ENDED, JobState
+from broker.moves import Move, apply_moves, change_jobs, jobs
+from broker.settlement import charge, settle_jobs
+from storage.tables import utcnow
+
+APPLY_MAX = 200
+"""Jobs per write, so that no lock is held for long."""
+
+_WATCHED = (
+    jobs.c.id, jobs.c.state, jobs.c.reason, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.gpus,
+    jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at,
+)  # fmt: skip
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one job's observation leads to."""
+
+    row: Row[Any]
+    moves: list[Move] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    ended: tuple[EndedAttempt, ...] = ()
+    settles: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.moves or self.values or self.ended or self.settles)
+
+
+def reconcile(desk: Desk) -> int:
+    """Observe all open jobs of a site once and apply what changed; return how many jobs changed.
+
+    Raises:
+        Unreachable: the site did not answer; nothing is changed.
+    """
+    with desk.services.database.read() as session:
+        wanted = select(*_WATCHED).where(
+            jobs.c.site_id == desk.site_id, jobs.c.settled_at.is_(None), jobs.c.site_job_id.is_not(None)
+        )
+        rows = session.execute(wanted).all()
+    if not rows:
+        return 0
+    known = [Known(job_name(row.id), row.account, row.site_job_id, row.sent_at) for row in rows]
+    observation = desk.scheduler.observe(known)
+    for warning in observation.warnings:
+        log.warning("site-warning", site=desk.settings.name, warning=warning)
+    changed = [row.id for row in rows if changes_of(row, observation, desk.settings.gpu_types)]
+    for start in range(0, len(changed), APPLY_MAX):
+        _apply(desk, changed[start : start + APPLY_MAX], observation)
+    return len(changed)
+
+
+def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
+    """Decide again inside the write, since somebody may have been here since the look."""
+    now = utcnow()
+    with desk.services.database.write() as session:
+        rows = session.execute(select(*jobs.c).where(jobs.c.id.in_(ids), jobs.c.settled_at.is_(None)).with_for_update())
+        decided = [changes_of(row, observation, desk.settings.gpu_types) for row in rows.all()]
+        apply_changes(session, [changes for changes in decided if changes], now)
+
+
+def apply_changes(session: Session, decided: Sequence[Changes], now: datetime) -> None:
+    """Write moves, then charges, then settlements; all of one write."""
+    _apply_in_steps(session, [changes.moves for changes in decided], now)
+    change_jobs(session, [(changes.row.id, changes.values) for changes in decided if changes.values])
+    charge(session, {changes.row.id: (changes.row, changes.ended) for changes in decided if changes.ended}, now)
+    settled = [changes.row for changes in decided if changes.settles]
+    if settled:
+        settle_jobs(session, settled, now)
+
+
+def _apply_in_steps(session: Session, moves: Sequence[Sequence[Move]], now: datetime) -> None:
+    """Apply everybody's first move, then everybody's second: events keep their order."""
+    for step in range(max((len(some) for some in moves), default=0)):
+        apply_moves(session, [some[step] for some in moves if len(some) > step], now)
+
+
+def changes_of(row: Row[Any], observation: Observation, gpu_types: Mapping[str, str]) -> Changes:
+    """Compare a job's row with what was seen of it. Pure."""
+    changes = Changes(row)
+    if row.site_job_id in observation.absent:
+        _lose(changes)
+        return changes
+    attempts = observation.attempts.get(row.site_job_id, ())
+    if not attempts:
+        return changes  # the site could not say: nothing is concluded from silence
+    try:
+        changes.ended = tuple(_ended(attempt) for attempt in attempts if attempt.state.ended)
+    except Unmeterable as error:
+        return _with_reason(Changes(row), str(error))
+    newest = attempts[-1]
+    if newest.state is AttemptState.UNKNOWN:
+        changes.ended = ()
+        return _with_reason(changes, f"the site reports a state that nobody knows: {newest.native_state}")
+    _follow(changes, newest)
+    if newest.state.ended:
+        changes.settles = True
+    else:
+        changes.ended = ()  # charged with the last attempt, in one settlement
+        _watch_size(changes, newest, gpu_types)
+    return changes
+
+
+def _lose(changes: Changes) -> None:
+    cause = "neither the queue nor the accounting database of the site knows it"
+    if JobState(changes.row.state) not in ENDED:
+        changes.moves.append(
+            Move(
+                changes.row.id,
+                JobState(changes.row.state),
+                JobState.LOST,
+                cause,
+                {"reason": cause, "ended_at": utcnow()},
+            )
+        )
+    changes.settles = True
+
+
+def _follow(changes: Changes, newest: Attempt) -> None:
+    """Bring the job's state to that of its newest attempt, through `running` where it ran unseen."""
+    before, after = JobState(changes.row.state), JobState(newest.state.value)
+    if before is after or before in ENDED:
+        if before not in ENDED:
+            _with_reason(changes, newest.reason or None)
+        return
+    started = {"started_at": newest.started_at} if newest.started_at and changes.row.started_at is None else {}
+    if before is JobState.QUEUED and newest.started_at is not None and after is not JobState.RUNNING:
+        where = f" on {', '.join(newest.nodes)}" if newest.nodes else ""
+        changes.moves.append(Move(changes.row.id, before, JobState.RUNNING, f"started{where}", started))
+        before = JobState.RUNNING
+    changes.moves.append(Move(changes.row.id, before, after, _cause(newest), {**started, **_outcome(newest)}))
+
+
+def _cause(newest: Attempt) -> str:
+    if newest.state is AttemptState.RUNNING:
+        return f"started on {', '.join(newest.nodes)}" if newest.nodes else "started"
+    if newest.state is AttemptState.QUEUED:
+        return "put back into the queue by the site"
+    code = f", exit code {newest.exit_code}" if newest.exit_code else ""
+    signal = f", signal {newest.signal}" if newest.signal else ""
+    return f"the site reports {newest.native_state}{code}{signal}"
+
+
+def _outcome(newest: Attempt) -> dict[str, Any]:
+    reason = (newest.reason or None) if newest.state is not AttemptState.SUCCEEDED else None
+    values: dict[str, Any] = {"reason": reason[:1000] if reason else None}
+    if newest.state.ended:
+        values |= {"ended_at": newest.ended_at, "exit_code": newest.exit_code}
+    return values
+
+
+def _ended(attempt: Attempt) -> EndedAttempt:
+    ended = EndedAttempt(
+        source_key=attempt.source_key,
+        state=attempt.state.value,
+        native_state=attempt.native_state[:64],
+        gpus=attempt.gpus,
+        elapsed_s=attempt.elapsed_s,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at or attempt.submitted_at,
+    )
+    allocated_gpus(ended)
+    return ended
+
+
+def _watch_size(changes: Changes, newest: Attempt, gpu_types: Mapping[str, str]) -> None:
+    """Ask for the end of a job that got more than its hold pays for."""
+    row = changes.row
+    expected = gpu_types[row.gpu_class]
+    cause = None
+    if newest.gpus is not None and newest.gpus > row.gpus:
+        cause = f"the site allocated {newest.gpus} GPUs where {row.gpus} are held"
+    elif any(name != expected for name in newest.gpu_types):
+        cause = f"the site allocated {', '.join(sorted(newest.gpu_types))} where {expected} is held"
+    elif newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
+        cause = f"its time limit was raised to {newest.time_limit_s // 60} min where {row.time_limit_s // 60} are held"
+    if cause is not None and row.cancel_requested_at is None:
+        changes.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause}
+
+
+def _with_reason(changes: Changes, reason: str | None) -> Changes:
+    if reason is not None:
+        reason = reason[:1000]
+    if changes.row.reason != reason:
+        changes.values["reason"] = reason
+    return changes

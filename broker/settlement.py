@@ -1,0 +1,97 @@
+"""The money's side of a job's end: charge its attempts, give back the rest, say so with a date."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+from sqlmodel import Session, col, select
+
+from accounting.meter import EndedAttempt, Owner, meter, usage_id
+from accounting.models import UsageRecord
+from broker.lifecycle import JobState
+from broker.moves import Move, apply_moves, change_jobs
+from quotas.errors import QuotaError
+from quotas.holds import release
+from quotas.ledger import Posting, post
+from quotas.models import Hold
+
+
+def end_unsent(session: Session, rows: Sequence[Row[Any]], state: JobState, cause: str, now: datetime) -> None:
+    """End jobs that never came to exist at a site: nothing is charged, the whole hold is released."""
+    if not rows:
+        return
+    remaining = remaining_of(session, [row.id for row in rows])
+    _post(session, [release(row.id, row.award_id, remaining[row.id]) for row in rows], now)
+    done = {
+        "ended_at": now,
+        "settled_at": now,
+        "charged_credits": 0,
+        "reason": cause[:1000],
+        "lease_until": None,
+    }
+    apply_moves(session, [Move(row.id, JobState(row.state), state, cause, done) for row in rows], now)
+
+
+def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedAttempt]]], now: datetime) -> None:
+    """Write usage records and charges of ended attempts that have none yet, job by job.
+
+    Raises:
+        Unmeterable: the source does not tell what was allocated; nothing is written.
+    """
+    remaining = remaining_of(session, list(ended))
+    known = _recorded(session, list(ended))
+    postings: list[Posting] = []
+    for job_id, (row, attempts) in ended.items():
+        for attempt in attempts:
+            if usage_id(job_id, attempt.source_key) in known:
+                continue
+            metered = meter(_owner(row), attempt, remaining[job_id], now)
+            remaining[job_id] = metered.remaining
+            postings.append(metered.posting)
+    _post(session, postings, now)
+
+
+def settle_jobs(session: Session, rows: Sequence[Row[Any]], now: datetime) -> None:
+    """Release what ended jobs did not use and date their settlement."""
+    ids = [row.id for row in rows]
+    remaining = remaining_of(session, ids)
+    _post(session, [release(row.id, row.award_id, remaining[row.id]) for row in rows], now)
+    charges = charges_of(session, ids)
+    change_jobs(session, [(id_, {"settled_at": now, "charged_credits": charges.get(id_, 0)}) for id_ in ids])
+
+
+def remaining_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
+    """Return what is left of each job's hold, in credits."""
+    return dict(session.execute(select(Hold.id, Hold.remaining).where(col(Hold.id).in_(job_ids))).tuples().all())
+
+
+def charges_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
+    """Return what each job's attempts were charged together, in credits."""
+    totals: dict[str, int] = {}
+    wanted = select(UsageRecord.job_id, UsageRecord.charge_credits).where(col(UsageRecord.job_id).in_(job_ids))
+    for job_id, amount in session.execute(wanted):
+        totals[job_id] = totals.get(job_id, 0) + amount
+    return totals
+
+
+def _recorded(session: Session, job_ids: Sequence[str]) -> set[str]:
+    return set(session.exec(select(UsageRecord.id).where(col(UsageRecord.job_id).in_(job_ids))))
+
+
+def _owner(row: Row[Any]) -> Owner:
+    return Owner(
+        job_id=row.id,
+        award_id=row.award_id,
+        project_id=row.project_id,
+        programme_id=row.programme_id,
+        site_id=row.site_id,
+        gpu_class=row.gpu_class,
+        weight_thousandths=row.weight_thousandths,
+    )
+
+
+def _post(session: Session, postings: Sequence[Posting], now: datetime) -> None:
+    for outcome in post(session, postings, now):
+        if isinstance(outcome, QuotaError):
+            raise outcome

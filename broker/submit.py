@@ -1,0 +1,331 @@
+"""From what an engineer asks to a job with its hold, in one transaction; or the rule that refuses it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Table, and_, select
+from sqlmodel import Session, col
+
+from broker.auth import Caller
+from broker.bootstrap import Services
+from broker.errors import NotFound, PlacementRefused
+from broker.lifecycle import JobState
+from broker.models import Job, JobEvent, JobPayload, Membership, Project, ProjectAccount, Site
+from broker.moves import event_row
+from broker.placement import Placement, SiteFacts, place
+from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
+from quotas.amounts import hold_credits, hours_text
+from quotas.errors import AwardNotActive, AwardTooSmall, AwardUnknown, QuotaError
+from quotas.holds import open_hold
+from quotas.models import Account, Award, Programme
+from quotas.programmes import weights
+from storage.tables import new_id, utcnow
+
+_jobs: Table = Job.__table__  # type: ignore[attr-defined]
+_payloads: Table = JobPayload.__table__  # type: ignore[attr-defined]
+_events: Table = JobEvent.__table__  # type: ignore[attr-defined]
+_accounts: Table = ProjectAccount.__table__  # type: ignore[attr-defined]
+
+Row = tuple[Table, Mapping[str, Any]]
+PLACEMENT_TRIES_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFacts:
+    """A project as a submission sees it."""
+
+    id: str
+    name: str
+    programme_id: str
+    confidentiality: str
+    default_time_limit_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything decided about a submission before its hold."""
+
+    wanted: JobIn
+    project: ProjectFacts
+    placement: Placement
+    award_id: str
+    award_end_at: datetime
+    available_credits: int
+    weight_thousandths: int
+    time_limit_s: int
+    held_credits: int
+    notices: tuple[str, ...]
+
+
+def plan(session: Session, caller: Caller, wanted: JobIn, now: datetime) -> Plan:
+    """Decide where a job would run and which award would pay, without changing anything.
+
+    Raises:
+        NotFound, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall: the rule that refuses it.
+    """
+    project = _project(session, caller, wanted.project)
+    time_limit_s, notices = _time_limit(wanted, project)
+    timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
+    known = {name: gpu_class.weight_thousandths for name, gpu_class in weights(session, now).items()}
+    placement = place(timed, project.confidentiality, _sites(session, project.id, wanted.site), known)
+    weight = known[placement.gpu_class]
+    held = hold_credits(wanted.gpus, time_limit_s, placement.site.settings.kill_grace_s, weight)
+    award_id, end_at, available = _award(session, project, wanted.award, held, now)
+    _check_end(award_id, end_at, time_limit_s, now)
+    return Plan(wanted, project, placement, award_id, end_at, available, weight, time_limit_s, held, notices)
+
+
+def _project(session: Session, caller: Caller, name: str | None) -> ProjectFacts:
+    wanted = (
+        select(
+            col(Project.id),
+            col(Project.name),
+            col(Project.programme_id),
+            col(Project.confidentiality),
+            col(Programme.default_time_limit_s),
+        )
+        .join(Programme, col(Programme.id) == col(Project.programme_id))
+        .join(Membership, col(Membership.project_id) == col(Project.id))
+        .where(col(Membership.person_id) == caller.person_id)
+        .limit(2)
+    )
+    if name is not None:
+        wanted = wanted.where(col(Project.name) == name)
+    rows = session.execute(wanted).all()
+    if not rows:
+        what = f"no project {name} that you belong to" if name else "you belong to no project yet"
+        raise NotFound(what, "`idf-compute project list` shows yours")
+    if len(rows) > 1:
+        raise PlacementRefused("you belong to several projects", "--project with one of `idf-compute project list`")
+    return ProjectFacts(*rows[0])
+
+
+def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, ...]]:
+    """Return the limit in whole minutes, as schedulers count it, and what the engineer is told of it."""
+    if wanted.time_limit_s is not None:
+        return -(-wanted.time_limit_s // 60) * 60, ()
+    limit_s = -(-project.default_time_limit_s // 60) * 60
+    return limit_s, (f"no time limit was given: the programme's default of {limit_s // 60} min applies (--time)",)
+
+
+def _sites(session: Session, project_id: str, name: str | None) -> list[SiteFacts]:
+    wanted = select(col(Site.id), col(Site.settings), col(Site.problems))
+    if name is not None:
+        wanted = wanted.where(col(Site.name) == name)
+    taken = session.execute(
+        select(col(ProjectAccount.site_id), col(ProjectAccount.account), col(ProjectAccount.project_id))
+    ).all()
+    return [
+        _site_facts(
+            id_,
+            SiteIn.model_validate(settings),
+            problems,
+            project_id,
+            [row[1:] for row in taken if row[0] == id_],
+        )
+        for id_, settings, problems in session.execute(wanted)
+    ]
+
+
+def _site_facts(
+    id_: str, settings: SiteIn, problems: Sequence[str], project_id: str, taken: Sequence[Any]
+) -> SiteFacts:
+    if settings.isolation == "shared":
+        return SiteFacts(id_, settings, problems, settings.accounts[0], account_is_new=False)
+    own = next((account for account, owner_id in taken if owner_id == project_id), None)
+    if own is not None:
+        return SiteFacts(id_, settings, problems, own, account_is_new=False)
+    used = {account for account, _ in taken}
+    free = next((account for account in settings.accounts if account not in used), None)
+    return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
+
+
+def _award(
+    session: Session, project: ProjectFacts, award_id: str | None, held: int, now: datetime
+) -> tuple[str, datetime, int]:
+    """Return the award that pays: the one asked for, or the active one that ends first and can pay it whole."""
+    wanted = (
+        select(col(Award.id), col(Award.start_at), col(Award.end_at), col(Account.balance))
+        .join(Account, and_(col(Account.owner_id) == col(Award.id), col(Account.kind) == "available"))
+        .where(col(Award.project_id) == project.id)
+        .order_by(col(Award.end_at), col(Award.id))
+    )
+    rows = [tuple(row) for row in session.execute(wanted)]
+    if award_id is not None:
+        rows = [row for row in rows if row[0] == award_id]
+        if not rows:
+            raise AwardUnknown(
+                f"project {project.name} has no award {award_id}", "`idf-compute quota` shows its awards"
+            )
+    active = [row for row in rows if row[1] <= now < row[2]]
+    if not active:
+        raise _none_active(project, rows, now)
+    for id_, _, end_at, available in active:
+        if available >= held:
+            return id_, end_at, available
+    raise too_small(project.name, held, max(row[3] for row in active))
+
+
+def _none_active(project: ProjectFacts, rows: Sequence[Any], now: datetime) -> AwardNotActive:
+    coming = [row[1] for row in rows if row[1] > now]
+    if coming:
+        return AwardNotActive(
+            f"project {project.name} has no active award: the next begins {min(coming):%Y-%m-%d %H:%M} UTC",
+            "wait until then",
+        )
+    if rows:
+        ended = max(row[2] for row in rows)
+        return AwardNotActive(
+            f"project {project.name} has no active award: the last ended {ended:%Y-%m-%d %H:%M} UTC",
+            "ask your programme manager for an extension",
+        )
+    return AwardNotActive(f"project {project.name} has no award yet", "ask your programme manager for one")
+
+
+def too_small(project_name: str, held: int, available: int) -> AwardTooSmall:
+    """Say by how much an award cannot pay a hold."""
+    return AwardTooSmall(
+        f"the job would hold {hours_text(held)} (normalised GPU-hours) "
+        f"and project {project_name} has {hours_text(available)} available",
+        "ask for fewer GPUs or less time, or wait until running jobs settle",
+    )
+
+
+def _check_end(award_id: str, end_at: datetime, time_limit_s: int, now: datetime) -> None:
+    left_s = int((end_at - now).total_seconds())
+    if time_limit_s > left_s:
+        raise AwardNotActive(
+            f"award {award_id} ends {end_at:%Y-%m-%d %H:%M} UTC, "
+            f"{-(-(time_limit_s - left_s) // 60)} min before the job's time limit would",
+            f"--time {left_s // 60}" if left_s >= 60 else "ask your programme manager for an extension",
+        )
+
+
+def plan_out(decided: Plan) -> PlanOut:
+    """Show a plan, the sum of its hold included."""
+    return PlanOut(
+        site=decided.placement.site.settings.name,
+        project=decided.project.name,
+        award=decided.award_id,
+        gpu_class=decided.placement.gpu_class,
+        gpus=decided.wanted.gpus,
+        nodes=decided.wanted.nodes,
+        time_limit_s=decided.time_limit_s,
+        kill_grace_s=decided.placement.site.settings.kill_grace_s,
+        weight_thousandths=decided.weight_thousandths,
+        held_credits=decided.held_credits,
+        available_credits=decided.available_credits,
+        notices=list(decided.notices),
+    )
+
+
+def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobOut:
+    """Commit the hold with the job behind it; `record` makes the kept answer's row from the answer.
+
+    Raises:
+        AwardTooSmall: others were faster.
+        RowClash: the same request, or the same free account, was taken at this moment.
+        DatabaseUnavailable: no ledger, no job.
+    """
+    job = _job_row(caller, decided, utcnow())
+    answer = job_out(job, caller.name, decided.project.name, decided.placement.site.settings.name)
+    rows = (*_rows(decided, job), record(answer))
+    outcome = services.writer.post(
+        open_hold(job["id"], decided.award_id, decided.held_credits, decided.weight_thousandths, rows)
+    )
+    if isinstance(outcome, AwardTooSmall):
+        raise too_small(decided.project.name, decided.held_credits, _available(services, decided.award_id))
+    if isinstance(outcome, QuotaError):
+        raise outcome
+    services.bell.ring()
+    return answer
+
+
+def _available(services: Services, award_id: str) -> int:
+    with services.database.read() as session:
+        return session.get_one(Account, f"available:{award_id}").balance
+
+
+def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
+    wanted, job_id = decided.wanted, new_id("job")
+    return {
+        "id": job_id,
+        "name": wanted.name,
+        "person_id": caller.person_id,
+        "project_id": decided.project.id,
+        "programme_id": decided.project.programme_id,
+        "award_id": decided.award_id,
+        "site_id": decided.placement.site.id,
+        "hold_id": job_id,
+        "account": decided.placement.account,
+        "state": JobState.HELD.value,
+        "reason": None,
+        "gpus": wanted.gpus,
+        "gpu_class": decided.placement.gpu_class,
+        "weight_thousandths": decided.weight_thousandths,
+        "nodes": wanted.nodes,
+        "cpus_per_gpu": wanted.cpus_per_gpu,
+        "memory_mib": wanted.memory_mib,
+        "time_limit_s": decided.time_limit_s,
+        "deadline_at": decided.award_end_at,
+        "snapshot": wanted.snapshot,
+        "script_sha256": sha256((wanted.script or json.dumps(wanted.arguments)).encode()).hexdigest(),
+        "notices": list(decided.notices),
+        "held_credits": decided.held_credits,
+        "created_at": now,
+        "tries": 0,
+    }
+
+
+def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[Row, ...]:
+    wanted, placement = decided.wanted, decided.placement
+    payload = {
+        "job_id": job["id"],
+        "script": (wanted.script or "").encode(),
+        "arguments": wanted.arguments,
+        "environment": wanted.environment,
+    }
+    event = event_row(
+        job["id"], JobState.HELD, f"submitted; {hours_text(decided.held_credits)} held", job["created_at"]
+    )
+    rows: tuple[Row, ...] = ((_jobs, job), (_payloads, payload), (_events, event))
+    if placement.site.account_is_new:
+        account = {
+            "site_id": placement.site.id,
+            "account": placement.account,
+            "project_id": decided.project.id,
+        }
+        rows = ((_accounts, account), *rows)
+    return rows
+
+
+def job_out(job: Mapping[str, Any], person: str, project: str, site: str) -> JobOut:
+    """Show a job from its row and the names behind its ids."""
+    return JobOut(
+        id=job["id"],
+        name=job["name"],
+        person=person,
+        project=project,
+        award=job["award_id"],
+        site=site,
+        state=JobState(job["state"]),
+        reason=job["reason"],
+        gpus=job["gpus"],
+        gpu_class=job["gpu_class"],
+        nodes=job["nodes"],
+        time_limit_s=job["time_limit_s"],
+        site_job_id=job.get("site_job_id"),
+        created_at=job["created_at"],
+        started_at=job.get("started_at"),
+        ended_at=job.get("ended_at"),
+        settled_at=job.get("settled_at"),
+        cancel_requested_at=job.get("cancel_requested_at"),
+        held_credits=job["held_credits"],
+        charged_credits=job.get("charged_credits"),
+        exit_code=job.get("exit_code"),
+        notices=job["notices"],
+    )

@@ -1,0 +1,39 @@
+"""Credits, GPU-seconds and hours: integers in, integers out, and the one place that words them."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+CREDITS_PER_HOUR = 3_600_000
+"""One normalised GPU-hour: one GPU × 3600 s × 1000 thousandths (docs/glossary.md)."""
+
+PARIS = ZoneInfo("Europe/Paris")
+
+
+def credits_of(gpus: int, seconds: int, weight_thousandths: int) -> int:
+    """Return the credits of so many GPUs for so many seconds: gpus × seconds × weight (docs/rules.md)."""
+    if min(gpus, seconds, weight_thousandths) < 0:
+        raise ValueError("GPUs, seconds and weights are never negative")
+    return gpus * seconds * weight_thousandths
+
+
+def hold_credits(gpus: int, time_limit_s: int, kill_grace_s: int, weight_thousandths: int) -> int:
+    """Return what a job may cost at most: GPUs × (time limit + the site's kill grace) × weight."""
+    return credits_of(gpus, time_limit_s + kill_grace_s, weight_thousandths)
+
+
+def hours_text(amount_credits: int) -> str:
+    """Word credits as normalised GPU-hours, rounded towards zero to the thousandth: `12.5 h`."""
+    sign = "-" if amount_credits < 0 else ""
+    thousandths = abs(amount_credits) * 1000 // CREDITS_PER_HOUR
+    whole, rest = divmod(thousandths, 1000)
+    return f"{sign}{whole}.{rest:03}".rstrip("0").rstrip(".") + " h"
+
+
+def day_start(day: date) -> datetime:
+    """Return the moment at which a calendar day begins in Europe/Paris, in UTC."""
+    return datetime.combine(day, time(), PARIS).astimezone(UTC)
+
+
+def period(start_on: date, end_on: date) -> tuple[datetime, datetime]:
+    """Return [start, end) in UTC of a span of days in Europe/Paris whose last day is included."""
+    return day_start(start_on), day_start(end_on + timedelta(days=1))

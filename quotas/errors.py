@@ -1,0 +1,66 @@
+"""Why money was not moved. Each class has a stable `code`; `remedy` says what would make it pass.
+
+QuotaError
+├── AwardTooSmall        the award cannot pay the hold
+├── AwardNotActive       before its start, or after its end
+├── AwardUnknown
+├── ProgrammeTooSmall    the programme's budget cannot fund the award
+├── GpuClassUnknown      no weight is known for the class at that time
+├── HoldTooSmall         more would be taken out of a hold than it has left
+└── TransferReused       one transfer id for two different movements
+"""
+
+from typing import ClassVar
+
+
+class QuotaError(Exception):
+    """A movement was refused; nothing was moved."""
+
+    code: ClassVar[str] = "quota-error"
+
+    def __init__(self, detail: str, remedy: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.remedy = remedy
+
+
+class AwardTooSmall(QuotaError):
+    """The award's available credits are below what the hold needs."""
+
+    code = "award-too-small"
+
+
+class AwardNotActive(QuotaError):
+    """The award does not run at this time."""
+
+    code = "award-not-active"
+
+
+class AwardUnknown(QuotaError):
+    """No such award, or none that the caller may use."""
+
+    code = "award-unknown"
+
+
+class ProgrammeTooSmall(QuotaError):
+    """The programme has fewer unawarded credits than the award asks for."""
+
+    code = "programme-too-small"
+
+
+class GpuClassUnknown(QuotaError):
+    """The GPU class has no weight at that time."""
+
+    code = "gpu-class-unknown"
+
+
+class HoldTooSmall(QuotaError):
+    """More would be settled or released than the hold still has."""
+
+    code = "hold-too-small"
+
+
+class TransferReused(QuotaError):
+    """A transfer id came back with another movement behind it."""
+
+    code = "transfer-reused"

@@ -1,0 +1,118 @@
+"""The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, String, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from storage.tables import BIG, UtcTime
+
+BELOW_ZERO_KINDS = ("treasury", "overrun")
+"""The only accounts that may go below zero, by design (docs/rules.md)."""
+
+
+class Account(SQLModel, table=True):
+    """A ledger account: credits in, minus credits out."""
+
+    __tablename__ = "ledger_account"
+    __table_args__ = (
+        CheckConstraint("balance >= 0 OR kind IN ('treasury', 'overrun')", name="not_below_zero"),
+        CheckConstraint("unit IN ('credit', 'byte', 'byte-hour')", name="unit_known"),
+        UniqueConstraint("kind", "owner_id"),
+    )
+
+    id: str = Field(primary_key=True, max_length=64)
+    kind: str = Field(max_length=32)
+    owner_id: str = Field(max_length=32)
+    unit: str = Field(max_length=16)
+    balance: int = Field(sa_column=Column(BIG, nullable=False))
+
+
+class Transfer(SQLModel, table=True):
+    """One movement from the debited to the credited account. Never changed, never deleted."""
+
+    __tablename__ = "ledger_transfer"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="positive"),
+        CheckConstraint("debit_id <> credit_id", name="two_accounts"),
+        Index("ix_ledger_transfer_reference_id", "reference_id"),
+    )
+
+    sequence: int = Field(sa_column=Column(BIG, primary_key=True, autoincrement=False))
+    id: str = Field(max_length=96, unique=True)
+    kind: str = Field(max_length=16)
+    debit_id: str = Field(sa_column=Column(String(64), ForeignKey("ledger_account.id"), nullable=False))
+    credit_id: str = Field(sa_column=Column(String(64), ForeignKey("ledger_account.id"), nullable=False))
+    amount: int = Field(sa_column=Column(BIG, nullable=False))
+    reference_id: str = Field(max_length=32)
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    hash: str = Field(max_length=64)
+
+
+class ChainHead(SQLModel, table=True):
+    """The newest link of the region's chain; its row is the lock of every movement."""
+
+    __tablename__ = "ledger_head"
+    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+
+    id: int = Field(primary_key=True)
+    sequence: int = Field(sa_column=Column(BIG, nullable=False))
+    hash: str = Field(max_length=64)
+
+
+class Hold(SQLModel, table=True):
+    """Credits set aside for a job before anything is sent anywhere."""
+
+    __tablename__ = "hold"
+    __table_args__ = (
+        CheckConstraint("remaining >= 0 AND remaining <= amount", name="remaining_within_amount"),
+        CheckConstraint("weight_thousandths > 0", name="weight_positive"),
+    )
+
+    id: str = Field(primary_key=True, max_length=32)
+    """The job's id."""
+    award_id: str = Field(sa_column=Column(String(32), ForeignKey("award.id"), nullable=False, index=True))
+    amount: int = Field(sa_column=Column(BIG, nullable=False))
+    remaining: int = Field(sa_column=Column(BIG, nullable=False))
+    weight_thousandths: int = Field(sa_column=Column(BIG, nullable=False))
+    """Frozen here; the charge uses this one (docs/rules.md)."""
+
+
+class Programme(SQLModel, table=True):
+    """A policy with a budget."""
+
+    __tablename__ = "programme"
+    __table_args__ = (CheckConstraint("default_time_limit_s >= 60", name="time_limit_positive"),)
+
+    id: str = Field(primary_key=True, max_length=32)
+    name: str = Field(max_length=40, unique=True)
+    kind: str = Field(max_length=32)
+    default_time_limit_s: int
+    created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class Award(SQLModel, table=True):
+    """The right of a project to consume credits between two moments; its balances are ledger accounts."""
+
+    __tablename__ = "award"
+    __table_args__ = (CheckConstraint("start_at < end_at", name="ends_after_start"),)
+
+    id: str = Field(primary_key=True, max_length=32)
+    project_id: str = Field(max_length=32, index=True)
+    """Of the broker, which this folder does not import: an opaque id, no foreign key."""
+    programme_id: str = Field(sa_column=Column(String(32), ForeignKey("programme.id"), nullable=False))
+    awarded_credits: int = Field(sa_column=Column(BIG, nullable=False))
+    start_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    end_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class GpuClass(SQLModel, table=True):
+    """The weight of a GPU class from a moment on, in thousandths of a V100."""
+
+    __tablename__ = "gpu_class"
+    __table_args__ = (CheckConstraint("weight_thousandths > 0", name="weight_positive"),)
+
+    name: str = Field(primary_key=True, max_length=40)
+    valid_from: datetime = Field(sa_column=Column(UtcTime, primary_key=True))
+    weight_thousandths: int

@@ -1,0 +1,50 @@
+"""A cluster's own view of the machine: its accounts, its processes, its /tmp, and nothing changed outside."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from clusters.slurm.accounts import ACCOUNT_FILES
+from clusters.slurm.layout import INSIDE
+
+UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+PRIVATE = ("/run", "/tmp", "/var/tmp", "/dev/shm")
+
+
+def refusal() -> str:
+    """Say why this process cannot have namespaces of its own; empty when it can."""
+    if os.geteuid() != 0:
+        return "not started by root, so there is one Unix account for all projects"
+    trial = "mount --bind /srv /srv && mount -o remount,hidepid=2 /proc && mount -t tmpfs none /run"
+    done = subprocess.run([*UNSHARE, "sh", "-c", trial], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return f"this machine refuses new namespaces: {done.stderr.strip() or 'unshare failed'}"
+    return ""
+
+
+def enter(folder: Path) -> None:
+    """Make the view, as process 1 of fresh mount and pid namespaces.
+
+    The folder is bound first, since it may itself lie in one of the places that become private.
+    """
+    _mount("--bind", str(folder), str(INSIDE))
+    for name in ACCOUNT_FILES:
+        if Path("/etc", name).exists():
+            _mount("--bind", str(INSIDE / "etc" / name), f"/etc/{name}")
+    for place in PRIVATE:
+        mode = "0755" if place == "/run" else "1777"
+        _mount("-t", "tmpfs", "-o", f"nosuid,nodev,mode={mode}", "none", place)
+    Path("/run/sshd").mkdir(mode=0o755)
+    _mount("-o", "remount,hidepid=2", "/proc")
+
+
+def command_inside(init: int, uid: int, command: list[str]) -> list[str]:
+    """Return what runs `command` within the namespaces of process `init`, as one of their accounts."""
+    return [
+        "nsenter", f"--target={init}", "--mount", "--pid", "--",
+        "setpriv", f"--reuid={uid}", f"--regid={uid}", "--init-groups", *command,
+    ]  # fmt: skip
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, stdin=subprocess.DEVNULL)

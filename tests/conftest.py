@@ -1,0 +1,114 @@
+"""Fixtures for all tests: a migrated database on each engine, and what real parts can be started."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from clusters.postgres import PostgresServer, PostgresUnavailable
+from sqlalchemy import create_engine, text
+
+from broker.schema_version import migrate_to
+from storage.database import Database
+
+if TYPE_CHECKING:
+    from clusters.slurm.cluster import SlurmCluster
+
+    from adapters.slurm.scheduler import SlurmScheduler
+
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    try:
+        server = PostgresServer.start()
+    except PostgresUnavailable as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    _on_server(postgres, "CREATE DATABASE migrated")
+    migrate_to(postgres.database_url("migrated"))
+    return "migrated"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "migrated.sqlite3"
+    migrate_to(f"sqlite:///{file}")
+    with create_engine(f"sqlite:///{file}").connect() as connection:
+        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+    return file
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a fresh, migrated database, on each engine in turn."""
+    if request.param == "sqlite":
+        file = tmp_path / "broker.sqlite3"
+        shutil.copy(request.getfixturevalue("sqlite_template"), file)
+        return f"sqlite:///{file}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = f"test_{next(_numbers)}"
+    _on_server(server, f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('postgres_template')}")
+    return server.database_url(name)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+def _on_server(server: PostgresServer, statement: str) -> None:
+    engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> "Iterator[SlurmCluster]":
+    """A throwaway Slurm; IDF_TEST_CLUSTER names the folder of one that runs already, to spare the start."""
+    from clusters.slurm.cluster import SlurmCluster
+
+    if running := os.environ.get("IDF_TEST_CLUSTER"):
+        yield SlurmCluster.load(Path(running))
+        return
+    with tempfile.TemporaryDirectory(prefix="idf-") as base:
+        cluster = SlurmCluster.start("tests", Path(base))
+        yield cluster
+        cluster.stop()
+
+
+@pytest.fixture
+def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmScheduler]]":
+    """Make schedulers for the cluster, with bounds changed as asked; all are closed at the test's end."""
+    from adapters.slurm.scheduler import Bounds, SlurmScheduler
+    from adapters.slurm.ssh import Login
+
+    made: list[SlurmScheduler] = []
+
+    def make(**bounds: Any) -> SlurmScheduler:
+        login = Login(
+            host=slurm_cluster.host,
+            port=slurm_cluster.ssh_port,
+            user=slurm_cluster.login,
+            identity_file=slurm_cluster.identity_file,
+            host_key=slurm_cluster.known_host,
+        )
+        made.append(SlurmScheduler(login, Bounds(**bounds)))
+        return made[-1]
+
+    yield make
+    for scheduler in made:
+        scheduler.close()
