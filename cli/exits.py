@@ -66,7 +66,7 @@ _OF_STATUS = {
 }
 
 
-class Failure(Exception):  # noqa: N818 - the word of the sentence it carries
+class Failure(Exception):
     """The end of a command: one sentence for a person, what would help, and the exit code for a script."""
 
     def __init__(

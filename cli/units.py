@@ -44,9 +44,7 @@ def duration_s(text: str) -> int:
 
 def _at_least_a_minute(value_s: int, text: str) -> int:
     if value_s < 60:
-        raise Failure(
-            Exit.USAGE, f"the time {text!r} is below one minute", "a job asks for at least one minute"
-        )
+        raise Failure(Exit.USAGE, f"the time {text!r} is below one minute", "a job asks for at least one minute")
     return value_s
 
 
@@ -84,13 +82,9 @@ def credits_of_hours(text: str) -> int:
         raise Failure(Exit.USAGE, f"the GPU-hours {text!r} are not understood", "write 100h or 1.5h")
     amount = Decimal(match[1]) * CREDITS_PER_HOUR
     if amount != amount.to_integral_value():
-        raise Failure(
-            Exit.USAGE, f"{match[1]} GPU-hours are no whole number of credits", "1 h is 3,600,000 credits"
-        )
+        raise Failure(Exit.USAGE, f"{match[1]} GPU-hours are no whole number of credits", "1 h is 3,600,000 credits")
     if not 0 < amount <= CREDITS_MAX:
-        raise Failure(
-            Exit.USAGE, f"{match[1]} GPU-hours cannot be awarded", "give more than 0 h and at most 2.5e9 h"
-        )
+        raise Failure(Exit.USAGE, f"{match[1]} GPU-hours cannot be awarded", "give more than 0 h and at most 2.5e9 h")
     return int(amount)
 
 

@@ -108,9 +108,7 @@ class Broker:
     def posted(self, path: str) -> list[Any]:
         return [call.json for call in self.calls if (call.method, call.path) == ("POST", path)]
 
-    def refuse(
-        self, method: str, path: str, status: int, code: str, detail: str, remedy: str | None = None
-    ) -> None:
+    def refuse(self, method: str, path: str, status: int, code: str, detail: str, remedy: str | None = None) -> None:
         problem = {"type": f"urn:x:{code}", "title": code, "status": status, "code": code}
         self.answers[method, path] = (status, {**problem, "detail": detail, "remedy": remedy})
 
@@ -155,9 +153,7 @@ class Broker:
 
     def _jobs(self, call: Call, rest: list[str]) -> tuple[int, Any]:
         if call.method == "POST" and rest == []:
-            return 201, job(
-                id="j9", name=call.json.get("name"), state="held", started_at=None, site_job_id=None
-            )
+            return 201, job(id="j9", name=call.json.get("name"), state="held", started_at=None, site_job_id=None)
         if call.method == "GET" and rest == []:
             start, size = int(call.query.get("cursor", "0")), int(call.query["limit"])
             more = start + size < len(self.jobs)
@@ -186,9 +182,7 @@ class Broker:
             self.snapshots[digest] = call.body
         known = digest in self.snapshots
         missing = {"title": "x", "status": 404, "code": "not-found", "detail": "no such snapshot"}
-        return (
-            (200, {"digest": digest, "size_bytes": len(self.snapshots[digest])}) if known else (404, missing)
-        )
+        return (200, {"digest": digest, "size_bytes": len(self.snapshots[digest])}) if known else (404, missing)
 
 
 def _handler(broker: Broker) -> type[BaseHTTPRequestHandler]:

@@ -39,16 +39,12 @@ def test_submit_takes_over_the_script_and_says_so(run: Any, broker: Broker, scri
             "arguments": ["--epochs", "3", "$(x)|'\n\""],
         }
     ]
-    assert ran.err.splitlines()[0] == (
-        "taken over from train.sbatch: --job-name=t --time=30 --gres=gpu:v100:2"
-    )
+    assert ran.err.splitlines()[0] == ("taken over from train.sbatch: --job-name=t --time=30 --gres=gpu:v100:2")
     assert ran.out.startswith("job j9: ")
 
 
 def test_submit_a_command(run: Any, broker: Broker) -> None:
-    assert (
-        run("submit", "--gpus", "2", "--json", "--", "python", "train.py", "--", "--json").json["id"] == "j9"
-    )
+    assert run("submit", "--gpus", "2", "--json", "--", "python", "train.py", "--", "--json").json["id"] == "j9"
     assert broker.posted("/v1/jobs")[0] == {
         "name": "python",
         "gpus": 2,
@@ -126,9 +122,7 @@ def test_follow_shows_the_log_and_exits_with_the_outcome(run: Any, broker: Broke
     assert "charged 0.0067 h" in ran.err
 
 
-def test_follow_goes_on_when_the_broker_was_away(
-    run: Any, broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_follow_goes_on_when_the_broker_was_away(run: Any, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.follow.AWAY_PAUSE_S", 0.01)
     monkeypatch.setattr("cli.wire.RETRY_PAUSES_S", ())
     broker.jobs = [job(id="j1", state="succeeded")]
@@ -158,9 +152,7 @@ def test_wait_prints_the_end_as_json(run: Any, broker: Broker) -> None:
     assert ran.json["state"] == "timed_out"
 
 
-@pytest.mark.parametrize(
-    "state", ["succeeded", "failed", "cancelled", "timed_out", "node_failed", "preempted", "lost"]
-)
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled", "timed_out", "node_failed", "preempted", "lost"])
 def test_each_outcome_has_its_own_exit_code(run: Any, broker: Broker, state: str) -> None:
     broker.jobs, broker.log = [job(state=state)], [(state, b"")]
     codes = {
@@ -238,9 +230,7 @@ def test_show_draws_the_timeline(run: Any, broker: Broker) -> None:
         {"at": "2026-11-23T10:01:30Z", "state": "queued", "cause": "as \x1b[1m17"},
     ]
     reason = "(Priority)"
-    waiting = job(
-        state="queued", started_at=None, reason=reason, name="x [/x]", events=events, notices=["one hour"]
-    )
+    waiting = job(state="queued", started_at=None, reason=reason, name="x [/x]", events=events, notices=["one hour"])
     broker.jobs = [waiting]
     out = run("show", "j1").out
     assert "waits for  (Priority)" in out

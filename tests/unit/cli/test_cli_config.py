@@ -86,9 +86,7 @@ def test_a_bad_token_is_refused_and_not_shown(text: str) -> None:
     assert not text or text not in refused.value.sentence
 
 
-@pytest.mark.parametrize(
-    "text", ["url = 5", "x = [", "snapshot = 3", "[snapshot]\nfiles_max = 'many'", "\xff"]
-)
+@pytest.mark.parametrize("text", ["url = 5", "x = [", "snapshot = 3", "[snapshot]\nfiles_max = 'many'", "\xff"])
 def test_a_broken_file_is_one_sentence(text: str) -> None:
     file = config.path()
     file.parent.mkdir(parents=True)

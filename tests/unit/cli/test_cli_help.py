@@ -50,9 +50,7 @@ def test_the_help_documents_each_exit_code(run: Any) -> None:
 @pytest.mark.parametrize("word", quick.FORMS)
 def test_the_short_way_knows_what_typer_knows(word: str) -> None:
     form, parameters = quick.FORMS[word], [p for p in LEAVES[word,].params if p.name != "help"]
-    values = {
-        opt: p.name for p in parameters for opt in p.opts if p.opts[0].startswith("-") and not p.is_flag
-    }
+    values = {opt: p.name for p in parameters for opt in p.opts if p.opts[0].startswith("-") and not p.is_flag}
     flags = {opt: p.name for p in parameters for opt in p.opts if p.opts[0].startswith("-") and p.is_flag}
     assert (form.values, form.flags) == (values, flags)
     assert {p.name for p in parameters} == set(form.defaults)

@@ -25,9 +25,7 @@ SITES = [
 
 
 def script(*lines: str) -> str:
-    return "\n".join(
-        ["#!/bin/bash", *(f"#SBATCH {line}" for line in lines), "srun hostname", "#SBATCH --mem=9G", ""]
-    )
+    return "\n".join(["#!/bin/bash", *(f"#SBATCH {line}" for line in lines), "srun hostname", "#SBATCH --mem=9G", ""])
 
 
 def fields(*lines: str, **given: object) -> dict[str, object]:
@@ -73,9 +71,7 @@ def fields(*lines: str, **given: object) -> dict[str, object]:
         (["-A idf@v100 -p gpu_p13 --qos=qos_gpu-dev -o log.%j -e err --hint=nomultithread"], {"gpus": 1}),
     ],
 )
-def test_options_that_have_an_equivalent_are_taken_over(
-    lines: list[str], expected: dict[str, object]
-) -> None:
+def test_options_that_have_an_equivalent_are_taken_over(lines: list[str], expected: dict[str, object]) -> None:
     found = fields(*lines)
     assert {name: found.get(name) for name in expected} == expected
     assert "memory_mib" in expected or "memory_mib" not in found, "a line after the first command was read"
@@ -165,17 +161,13 @@ def test_each_dropped_option_is_named_with_its_reason(name: str) -> None:
     assert f"--{name} ({OPTIONS[name].remark})" in lines[0]
 
 
-@pytest.mark.parametrize(
-    "line", ["#PBS -l nodes=2", "#BSUB -n 4", "#SBATCH --time=1:00 hetjob", "#SBATCH packjob"]
-)
+@pytest.mark.parametrize("line", ["#PBS -l nodes=2", "#BSUB -n 4", "#SBATCH --time=1:00 hetjob", "#SBATCH packjob"])
 def test_other_directives_and_heterogeneous_jobs_are_refused(line: str) -> None:
     with pytest.raises(Failure, match="line 2"):
         parse(f"#!/bin/bash\n{line}\nhostname\n")
 
 
-@pytest.mark.parametrize(
-    "line", ["##SBATCH --array=1", "# SBATCH --array=1", " #SBATCH --array=1", "#sbatch -a 1"]
-)
+@pytest.mark.parametrize("line", ["##SBATCH --array=1", "# SBATCH --array=1", " #SBATCH --array=1", "#sbatch -a 1"])
 def test_comments_are_no_directives(line: str) -> None:
     assert parse(f"#!/bin/bash\n\n{line}\nhostname\n").taken == ()
 
@@ -217,13 +209,11 @@ def test_any_script_is_read_or_refused_in_one_sentence(head: str, line: str) -> 
     assert code is Exit.REFUSED
 
 
-CONFIGURATION = (
-    "ClusterName=x\nSlurmctldHost=localhost\nNodeName=localhost\nPartitionName=d Nodes=ALL Default=YES\n"
-)
+CONFIGURATION = "ClusterName=x\nSlurmctldHost=localhost\nNodeName=localhost\nPartitionName=d Nodes=ALL Default=YES\n"
 
 
 def _words_of_sbatch(folder: Path, line: str) -> list[str]:
-    """Let sbatch itself split a line: at its debug level it names each word before it looks at its meaning."""
+    """Let sbatch itself split a line: its debug output names each word before it looks at its meaning."""
     (folder / "slurm.conf").write_text(CONFIGURATION)
     (folder / "job.sh").write_text(f"#!/bin/sh\n#SBATCH {line}\nhostname\n")
     environment = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": "/usr/bin:/bin"}
@@ -235,10 +225,8 @@ def _words_of_sbatch(folder: Path, line: str) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs sbatch as the oracle")
 @settings(max_examples=40, deadline=None)
-@given(WORDS.filter(lambda rest: "''" not in rest and '""' not in rest))
-def test_words_are_those_that_sbatch_itself_finds(
-    tmp_path_factory: pytest.TempPathFactory, rest: str
-) -> None:
+@given(WORDS)
+def test_words_are_those_that_sbatch_itself_finds(tmp_path_factory: pytest.TempPathFactory, rest: str) -> None:
     line = f"--bad-one-ends-it {rest}"
     try:
         ours = split(line)

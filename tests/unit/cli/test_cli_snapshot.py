@@ -126,17 +126,13 @@ def test_pipes_and_sockets_are_refused(folder: Path) -> None:
         assert "neither a file nor a folder" in refusal(folder).sentence
 
 
-@pytest.mark.parametrize(
-    "name", ["a\nb", "a\x1b[31m", "a\u202eb", "a\\b", b"a\xff".decode("utf-8", "surrogateescape")]
-)
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "a\u202eb", "a\\b", b"a\xff".decode("utf-8", "surrogateescape")])
 def test_names_that_deceive_are_refused(folder: Path, name: str) -> None:
     (folder / name).write_text("x")
     assert "control characters" in refusal(folder).sentence
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("Makefile", "makefile"), ("é.py", "e\u0301.py"), ("straße", "STRASSE")]
-)
+@pytest.mark.parametrize(("one", "other"), [("Makefile", "makefile"), ("é.py", "e\u0301.py"), ("straße", "STRASSE")])
 def test_names_that_collide_elsewhere_are_refused(folder: Path, one: str, other: str) -> None:
     (folder / one).write_text("x")
     (folder / other).write_text("x")
@@ -162,9 +158,7 @@ def test_too_many_files_and_levels_are_refused(folder: Path) -> None:
     assert "deeper" in refusal(folder).sentence
 
 
-def test_a_file_that_is_swapped_while_it_is_packed_is_noticed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_swapped_while_it_is_packed_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = snapshot.survey(folder, 10**8, 100)
     (folder / "run.sh").unlink()
     (folder / "run.sh").symlink_to("/etc/passwd")
