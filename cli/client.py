@@ -57,7 +57,7 @@ class Client:
 
     def exists(self, path: str) -> bool:
         """Say whether a thing is there. Raises Failure when it can be neither affirmed nor denied."""
-        answer = self._wire.exchange("HEAD", path, {}, None)
+        answer = self._wire.exchange("GET", path, {}, None)
         if answer.status == 404:
             return False
         _raise_if_refused(answer)

@@ -112,18 +112,14 @@ def _described(
         return {"name": _label(Path(words[0]).name), "gpus": 1, **given, "arguments": words}
     directives = parse(text)
     if attempt:
-        directives = directives._replace(gpu_type=None, constraint=None, memory=None, cpus_per_gpu=None)
-        directives = directives._replace(cpus_per_task=None, tasks=None, tasks_per_node=None)
         note("--try: ten minutes on one GPU of the smallest kind, whatever the script asks for")
+        named = tuple(found for found in directives.taken if found.option.name in ("job-name", "export"))
+        directives = Directives(name=directives.name, taken=named, dropped=directives.dropped)
     sites = client.pages("/v1/sites")[0] if request.needs_sites(directives, given) else []
     fields = request.merged(directives, given, sites)
-    _remark(directives, given, script, attempt=attempt)
-    return {"name": _label(script.name), **fields, "script": text, "arguments": words[1:]}
-
-
-def _remark(directives: Directives, given: Row, script: Path, *, attempt: bool) -> None:
-    for line in request.remarks(directives, given, script)[1 if attempt else 0 :]:
+    for line in request.remarks(directives, given, script):
         note(one_line(line))
+    return {"name": _label(script.name), **fields, "script": text, "arguments": words[1:]}
 
 
 def _label(name: str) -> str | None:

@@ -89,14 +89,18 @@ def credits_of_hours(text: str) -> int:
 
 
 def hours_text(amount_credits: int | None) -> str:
-    """Write credits as normalised GPU-hours, rounded towards zero: two decimals, small amounts two digits."""
+    """Write credits as normalised GPU-hours, rounded towards zero.
+
+    Two decimals, three below one hour; below a tenth two digits, so that little is never shown as nothing.
+    """
     if amount_credits is None:
         return "unknown"
     sign, amount = ("-" if amount_credits < 0 else ""), abs(amount_credits)
     if 0 < amount < CREDITS_PER_HOUR // 10:
         return f"{sign}{_two_digits(amount / CREDITS_PER_HOUR)} h"
-    whole, cents = divmod(amount * 100 // CREDITS_PER_HOUR, 100)
-    return f"{sign}{whole:,}{f'.{cents:02}'.rstrip('0').rstrip('.')} h"
+    decimals = 3 if amount < CREDITS_PER_HOUR else 2
+    whole, rest = divmod(amount * 10**decimals // CREDITS_PER_HOUR, 10**decimals)
+    return f"{sign}{whole:,}{f'.{rest:0{decimals}}'.rstrip('0').rstrip('.')} h"
 
 
 def _two_digits(value: float) -> str:

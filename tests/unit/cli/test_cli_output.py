@@ -91,9 +91,15 @@ def test_a_table_into_a_pipe_is_aligned_and_whole(capsys: pytest.CaptureFixture[
 
 def test_a_narrow_terminal_leaves_out_the_spare_columns_first() -> None:
     columns = [output.Column("ID"), output.Column("B", spare=1), output.Column("C", spare=2)]
-    assert output.fitting(columns, [10, 10, 10], 40) == [0, 1, 2]
-    assert output.fitting(columns, [10, 10, 10], 30) == [0, 1]
-    assert output.fitting(columns, [10, 10, 10], 5) == [0]
+    assert output.fitting(columns, [10, 10, 10], 40) == {0: 10, 1: 10, 2: 10}
+    assert output.fitting(columns, [10, 10, 10], 30) == {0: 10, 1: 10}
+    assert output.fitting(columns, [10, 10, 10], 5) == {0: 10}
+
+
+def test_a_narrow_terminal_cuts_long_names() -> None:
+    columns = [output.Column("ID"), output.Column("NAME", shrinks=True), output.Column("PROJECT", shrinks=True)]
+    assert output.fitting(columns, [10, 300, 20], 60) == {0: 10, 1: 26, 2: 20}
+    assert output.fitting(columns, [10, 300, 20], 5) == {0: 10, 1: 12, 2: 12}
 
 
 def test_a_bar_shows_little_as_something() -> None:
