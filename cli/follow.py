@@ -37,9 +37,9 @@ def wait(client: Client, job: str) -> Row | None:
     try:
         while True:
             seen = _patiently(lambda: client.get(f"/v1/jobs/{part(job)}"))
-            said = _say_state(job, str(seen["state"]), said)
-            if has_ended(said):
+            if has_ended(str(seen["state"])):
                 return seen
+            said = _say_state(job, str(seen["state"]), said)
             pause = next(pauses, pause)
             time.sleep(pause)
     except KeyboardInterrupt:

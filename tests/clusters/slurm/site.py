@@ -25,6 +25,7 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     layout.make()
     if isolation == "accounts":
         accounts.write_files(layout)
+        accounts.write_pam(layout)
         accounts.make_homes(layout)
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())
