@@ -126,9 +126,7 @@ class World:
         self.post("marc", "/programmes", {**programme, "default_time_limit_s": 1800})
         for organisation, project, person in (("acme", "vision", "ines"), ("echo", "voice", "paul")):
             self.post("marc", "/organisations", {"name": organisation})
-            self.post(
-                "marc", "/projects", {"name": project, "organisation": organisation, "programme": "pack-ia-2026"}
-            )
+            self.post("marc", "/projects", {"name": project, "organisation": organisation, "programme": "pack-ia-2026"})
             self.post("marc", f"/projects/{project}/members", {"person": person})
             self.post(
                 "marc",

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ BROKER_S_MAX = 20
 PEOPLE = {"olga": ("operator",), "marc": ("manager",), "ines": ("engineer",), "paul": ("engineer",)}
 PROJECTS = {"vision": ("acme", "ines"), "voice": ("echo", "paul")}
 GPU_CLASS = "a100-80"
+PROGRAMME = "pack-ia-2026"
 
 
 class RegionError(Exception):
@@ -43,7 +44,15 @@ class Region:
         return f"http://127.0.0.1:{self.port}"
 
     @classmethod
-    def make(cls, folder: Path, cluster: SlurmCluster, *, database_url: str | None = None, port: int | None = None, **settings: str) -> "Region":
+    def make(
+        cls,
+        folder: Path,
+        cluster: SlurmCluster,
+        *,
+        database_url: str | None = None,
+        port: int | None = None,
+        **settings: str,
+    ) -> "Region":
         """Lay the broker's database and its first tokens; nothing runs yet."""
         folder.mkdir(parents=True, exist_ok=True)
         region = cls(folder.resolve(), cluster, port or free_port(), database_url, settings)
@@ -80,7 +89,9 @@ class Region:
         """Start the service and wait until it answers."""
         with (self.folder / "broker.log").open("ab") as log:
             command = [_program("idf-compute-broker"), "serve"]
-            self.broker = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.broker = subprocess.Popen(
+                command, env=self.environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         (self.folder / "broker.pid").write_text(str(self.broker.pid))
         until = time.monotonic() + BROKER_S_MAX
         while not _answers(self.port):
@@ -121,17 +132,29 @@ class Region:
         """
         return _run([_program("idf-compute"), *arguments], self.client_environment(person))
 
-    def enrol(self, award: str = "100h") -> None:
-        """Enter what a first job needs: a GPU class, a programme, projects with members and awards, the site."""
+    def enrol(self, award: str = "100h", typed: Callable[[str, Sequence[str]], None] | None = None) -> None:
+        """Enter what a first job needs: a GPU class, a programme, projects with members and awards, the site.
+
+        `typed` is told of every command before it runs.
+        """
+        for person, *arguments in self._first_commands(award):
+            if typed is not None:
+                typed(person, arguments)
+            self.cli(person, *arguments)
+
+    def _first_commands(self, award: str) -> Iterator[tuple[str, ...]]:
         today = date.today()
-        self.cli("marc", "class", "add", GPU_CLASS, "--weight", "2", "--from", "2026-01-01")
-        self.cli("marc", "programme", "open", "pack-ia-2026", "--kind", "pack-ia", "--budget", "10000h", "--default-time", "30")
+        days = ("--from", str(today - timedelta(days=1)), "--to", str(today + timedelta(days=90)))
+        yield ("marc", "class", "add", GPU_CLASS, "--weight", "2", "--from", "2026-01-01")
+        budget = ("--budget", "10000h", "--default-time", "30")
+        yield ("marc", "programme", "open", PROGRAMME, "--kind", "pack-ia", *budget)
         for project, (organisation, person) in PROJECTS.items():
-            self.cli("marc", "org", "add", organisation)
-            self.cli("marc", "project", "add", project, "--org", organisation, "--programme", "pack-ia-2026", "--confidentiality", "public")
-            self.cli("marc", "project", "join", project, person)
-            self.cli("marc", "award", "grant", project, award, "--from", str(today - timedelta(days=1)), "--to", str(today + timedelta(days=90)))
-        self.cli("olga", "site", "add", str(self.write_site()))
+            yield ("marc", "org", "add", organisation)
+            about = ("--org", organisation, "--programme", PROGRAMME, "--confidentiality", "public")
+            yield ("marc", "project", "add", project, *about)
+            yield ("marc", "project", "join", project, person)
+            yield ("marc", "award", "grant", project, award, *days)
+        yield ("olga", "site", "add", str(self.write_site()))
 
     def write_site(self) -> Path:
         """Write the site's enrolment as an operator would."""

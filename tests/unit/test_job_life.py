@@ -235,8 +235,10 @@ def test_use_beyond_the_hold_is_overrun(region: World) -> None:
     job = region.submit(time_limit_s=60)
     region.step()
     site(region).advance(0)
-    site(region).jobs["1"].spec = site(region).jobs["1"].spec.__class__(
-        name=job_name(job["id"]), account="idf001", gpus=1, gpu_type="a100", time_limit_s=10_000
+    site(region).jobs["1"].spec = (
+        site(region)
+        .jobs["1"]
+        .spec.__class__(name=job_name(job["id"]), account="idf001", gpus=1, gpu_type="a100", time_limit_s=10_000)
     )
     site(region).advance(500)
     site(region).finish(job_name(job["id"]))

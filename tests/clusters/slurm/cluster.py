@@ -86,7 +86,7 @@ class SlurmCluster:
         startup.bring_up(
             self.folder,
             self.ports,
-            lambda: startup.associate(self.run, self.name, self.login, self.accounts),
+            lambda: startup.associate(self.run, self.name, self.slurm_conf, self.login, self.isolation),
         )
         reason = startup.start_rest(self.folder, self.ports)
         address = "" if reason else f"http://127.0.0.1:{self.ports['slurmrestd']}"

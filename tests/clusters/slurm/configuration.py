@@ -10,6 +10,9 @@ GPU_TYPE = "a100"
 GPU_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
 """slurmd wants a character device for each GPU (a bare count leaves the node INVAL); any will do."""
 
+PARENT = "idf"
+"""The Slurm account above those of all projects."""
+
 CPUS_PER_NODE = 32
 MEMORY_MIB_PER_NODE = 65536
 
@@ -76,6 +79,7 @@ GresTypes=gpu
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=256
+{"UsePAM=1" if self.login != self.user else ""}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -91,8 +95,8 @@ KillWait=5
 CompleteWait=0
 JobRequeue=0
 SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=1,sched_interval=2,sched_min_interval=100000,default_queue_depth=200,\
-bf_interval=3,bf_max_job_test=200,bf_continue
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=50000,default_queue_depth=200,\
+bf_interval=1,bf_max_job_test=200,bf_continue
 PriorityType=priority/basic
 
 {nodes}PartitionName=gpu Nodes={",".join(NODES)} Default=YES MaxTime=24:00:00 DefaultTime=00:10:00 State=UP
@@ -132,6 +136,15 @@ CREATE OR REPLACE USER 'slurm'@'127.0.0.1' IDENTIFIED BY '{self.database_passwor
 GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';
 """
 
+    def associations(self, projects: tuple[str, ...]) -> str:
+        """What sacctmgr loads: the account `idf` of the login account, and one per project below it."""
+        lines = [f"Cluster - '{self.name}'", "Parent - 'root'", _account(PARENT), f"Parent - '{PARENT}'"]
+        lines += [_account(project) for project in projects]
+        lines += [f"User - '{self.login}':DefaultAccount='{PARENT}'"]
+        for project in projects:
+            lines += [f"Parent - '{project}'", f"User - '{project}':DefaultAccount='{project}'"]
+        return "\n".join(lines) + "\n"
+
     def sshd_config(self) -> str:
         """sshd: one account, one key, one command; no profile, no forwarding, no terminal."""
         strict = "yes" if self.login != self.user else "no"
@@ -160,3 +173,7 @@ LogLevel VERBOSE
     def authorized_keys(self, public_key: str) -> str:
         """The broker's key opens the gateway and nothing else."""
         return f'restrict,command="{self.root}/site/idf-gateway" {public_key}\n'
+
+
+def _account(name: str) -> str:
+    return f"Account - '{name}':Description='idf-compute':Organization='idf-compute'"

@@ -34,10 +34,15 @@ def spawn(folder: Path, isolation: str) -> int:
 
 
 def supervisors(folder: Path) -> list[int]:
-    """Find the supervisor's processes by their command line, which no interrupted start can have lost."""
-    ending = [str(SUPERVISOR), str(folder)]
-    found = [pid for pid in processes.every() if processes.command_line(pid)[-2:] == ending]
-    return [pid for pid in found if processes.alive(pid)]
+    """Find the supervisor's processes by their command line, which no interrupted start can have lost.
+
+    The program's folder does not matter: another checkout may have started the cluster.
+    """
+
+    def fits(arguments: list[str]) -> bool:
+        return arguments[-1:] == [str(folder)] and Path(*arguments[-2:-1]).name == SUPERVISOR.name
+
+    return [pid for pid in processes.every() if fits(processes.command_line(pid)) and processes.alive(pid)]
 
 
 def members(folder: Path) -> list[int]:

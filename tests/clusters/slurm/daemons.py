@@ -73,7 +73,7 @@ def _mariadbd(root: Path, port: int, user: str) -> tuple[str, ...]:
 
 
 def _slurmrestd(env: dict[str, str], port: int, user: str) -> Daemon:
-    """Run slurmrestd as nobody under root; a plain user *is* SlurmUser, which slurmrestd must be told to bear."""
+    """Run slurmrestd as nobody under root; a plain user *is* SlurmUser, which it must be told to bear."""
     argv = ("slurmrestd", "-f", env["SLURM_CONF"], "-a", "rest_auth/jwt", f"127.0.0.1:{port}")
     if user == "root":
         group = grp.getgrnam("nogroup").gr_name

@@ -25,11 +25,13 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     layout.make()
     if isolation == "accounts":
         accounts.write_files(layout)
+        accounts.write_pam(layout)
         accounts.make_homes(layout)
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())
     layout.write("etc/gres.conf", configuration.gres_conf())
     layout.write("etc/slurmdbd.conf", configuration.slurmdbd_conf(), 0o600)
+    layout.write("etc/associations.cfg", configuration.associations(projects))
     layout.write("etc/database.sql", configuration.database_sql(), 0o600)
     layout.write("etc/ssh/sshd_config", configuration.sshd_config())
     host_key = _key_pair(layout.folder / "etc/ssh/host_key")

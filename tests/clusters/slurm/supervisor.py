@@ -114,10 +114,7 @@ class Supervisor:
     def _reap(self) -> None:
         """Collect the ended: daemons, and orphans that came to us as the nearest reaper."""
         while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
+            pid, status = _collect()
             if pid == 0:
                 return
             for daemon in [name for name, known in self._pids.items() if known == pid]:
@@ -133,14 +130,27 @@ def _kill(pid: int) -> None:
 
 
 def kill_descendants() -> None:
-    """End all that descends from this process; new ones may appear while others die, hence the rounds."""
+    """End all that descends from this process; new ones may appear while others die, hence the rounds.
+
+    The dead are collected here: not every machine's process 1 (a container's, say) does it for orphans.
+    """
     for _ in range(500):
-        below = [pid for pid in processes.descendants(os.getpid()) if processes.alive(pid)]
+        while _collect()[0]:
+            pass
+        below = processes.descendants(os.getpid())
         if not below:
             return
         for pid in below:
             _kill(pid)
         time.sleep(0.02)
+
+
+def _collect() -> tuple[int, int]:
+    """Collect one dead child: its id, or 0 when there is none, and its status."""
+    try:
+        return os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return 0, 0
 
 
 def guard() -> None:
