@@ -1,5 +1,6 @@
 """A cluster and a broker in this process for the benches: jobs are held through the ledger as in production."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -95,4 +96,5 @@ def bench_site(award: str = "9000h", max_jobs: int = 20_000) -> Iterator[BenchSi
         services.close()
     finally:
         cluster.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not os.environ.get("IDF_KEEP"):
+            shutil.rmtree(folder, ignore_errors=True)

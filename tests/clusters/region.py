@@ -164,6 +164,7 @@ class Region:
         file.write_text(
             f"""# The site as the broker reaches it; files lie on the broker's machine.
 name = "{cluster.name}"
+cluster = "{cluster.name}"
 host = "{cluster.host}"
 port = {cluster.ssh_port}
 login = "{cluster.login}"
