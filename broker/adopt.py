@@ -1,8 +1,11 @@
 """Finding out what became of jobs whose sending was cut short, by us or by the network."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
+from sqlmodel import Session
 
 from adapters.port import Absent, Accepted, Rejected, Sent
 from broker.dispatch import Desk, held_again, job_name, queued
@@ -43,7 +46,7 @@ def adopt(desk: Desk) -> int:
     answers = desk.scheduler.adopt(sent)
     with desk.services.database.write() as session:
         moves, unknown = [], []
-        for row in _still_ours(session, desk, [row.id for row in rows]):
+        for row in _still_ours(session, {row.id: row.batch_id for row in rows}):
             answer = answers[job_name(row.id)]
             if isinstance(answer, Accepted):
                 moves.append(queued(row, answer.site_job_id, "found at the site"))
@@ -58,9 +61,10 @@ def adopt(desk: Desk) -> int:
     return len(rows)
 
 
-def _still_ours(session, desk: Desk, ids: list[str]):  # type: ignore[no-untyped-def]
-    wanted = select(*jobs.c).where(jobs.c.id.in_(ids), jobs.c.state == JobState.DISPATCHING.value)
-    return session.execute(wanted.with_for_update()).all()
+def _still_ours(session: Session, asked: Mapping[str, str]) -> list[Row[Any]]:
+    """Return the jobs that are still in the hands of the batch that was asked about."""
+    wanted = select(*jobs.c).where(jobs.c.id.in_(asked), jobs.c.state == JobState.DISPATCHING.value)
+    return [row for row in session.execute(wanted.with_for_update()) if row.batch_id == asked[row.id]]
 
 
 def _ask_again(reason: str) -> dict[str, str | datetime]:

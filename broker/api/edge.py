@@ -11,6 +11,7 @@ from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from sqlalchemy import Connection, Table, bindparam, select
 from sqlmodel import Session, col, delete
 
 from broker.auth import Caller, authenticate
@@ -21,6 +22,11 @@ from storage.tables import utcnow
 
 KEPT_FOR = timedelta(hours=24)
 KEY_LENGTH_MAX = 200
+
+kept_answers: Table = Idempotency.__table__  # type: ignore[attr-defined]
+_by_key = select(kept_answers.c.status).where(
+    *(kept_answers.c[name] == bindparam(name) for name in ("person_id", "method", "route", "key"))
+)
 
 ANYBODY = ("engineer", "manager", "operator", "auditor")
 
@@ -48,8 +54,8 @@ class GuardedRoute(APIRoute):
 
 def _admit(request: Request, roles: list[str]) -> Caller:
     services: Services = request.app.state.services
-    with services.database.read() as session:
-        caller = authenticate(session, request.headers.get("authorization"))
+    with services.database.rows() as connection:
+        caller = authenticate(connection, request.headers.get("authorization"))
     caller.require(*roles)
     return caller
 
@@ -77,6 +83,16 @@ class Question:
             "resource": resource,
             "created_at": utcnow(),
         }
+
+    def kept_resource(self, session: Session) -> str:
+        """Return what the first answer made."""
+        return session.get_one(Idempotency, (self.person_id, self.method, self.route, self.key)).resource
+
+
+def is_kept(connection: Connection, question: Question) -> bool:
+    """Say whether an answer to this POST is kept; cheaply, since nearly always there is none."""
+    key = {"person_id": question.person_id, "method": question.method, "route": question.route, "key": question.key}
+    return connection.execute(_by_key, key).first() is not None
 
 
 class Edge:

@@ -28,7 +28,7 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
         accounts.write_pam(layout)
         accounts.make_homes(layout)
     elif configuration.user == "root":
-        # The only thing made outside the folder: root's sshd will not start without, and has no view of its own.
+        # The only thing made outside the folder: root's sshd does not start without it.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())

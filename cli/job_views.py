@@ -1,0 +1,176 @@
+"""What the commands about submitted jobs do. They import no Typer, so that the short way to them is short."""
+
+import sys
+from typing import Any
+
+from cli.client import Row, connect, part
+from cli.exits import Exit, Failure, has_ended
+from cli.output import Column, as_json, listed, note, one_line, say
+from cli.units import duration_text, hours_text, moment, moment_text
+
+STATES = (
+    *("held", "dispatching", "queued", "running", "succeeded", "failed", "cancelled", "timed_out"),
+    *("out_of_memory", "node_failed", "preempted", "lost"),
+)
+COLUMNS = (
+    Column("ID"),
+    Column("NAME", shrinks=True),
+    Column("PROJECT", spare=2, shrinks=True),
+    Column("STATE"),
+    Column("GPUS"),
+    Column("SITE", spare=3, shrinks=True),
+    Column("SUBMITTED", spare=4),
+    Column("RAN", right=True),
+    Column("CHARGE", right=True, spare=1),
+)
+LISTED_MAX = 10_000
+
+
+def jobs(project: str | None, state: str | None, limit: int, every: bool, in_json: bool) -> None:
+    """Print the newest jobs, at most `limit`."""
+    if state is not None and state not in STATES:
+        raise Failure(Exit.USAGE, f"there is no state {state!r}", f"one of: {', '.join(STATES)}")
+    bound = LISTED_MAX if every else limit
+    items, more = connect().pages("/v1/jobs", {"project": project, "state": state}, bound)
+    listed(items, in_json=in_json, columns=COLUMNS, rows=_row)
+    if not items and not in_json:
+        note("no jobs; submit one with: idf-compute submit --try SCRIPT")
+    if more:
+        note(f"the newest {bound:,} are shown; more with --all or --limit")
+
+
+def _row(job: Row) -> list[Any]:
+    from cli.follow import ran_s
+
+    ran = ran_s(job)
+    charge = job["charged_credits"]
+    submitted = moment(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M")
+    gpus = f"{job['gpus']} x {job['gpu_class']}"
+    times = [
+        submitted,
+        None if ran is None else duration_text(ran),
+        None if charge is None else hours_text(charge),
+    ]
+    return [job["id"], job["name"], job["project"], job["state"], gpus, job["site"], *times]
+
+
+def show(job: str, in_json: bool) -> None:
+    """Print all about one job."""
+    seen = connect().get(f"/v1/jobs/{part(job)}")
+    if in_json:
+        say(as_json(seen))
+        return
+    for name, value in [*_facts(seen), *_money(seen)]:
+        if value is not None:
+            say(f"{name:<10} {one_line(value)}")
+    _timeline(seen)
+    _attempts(seen)
+    for notice in seen["notices"]:
+        say(f"\nnotice: {one_line(notice)}")
+
+
+def _facts(job: Row) -> list[tuple[str, object]]:
+    where = f"{job['site']} (job {job['site_job_id']})" if job["site_job_id"] else f"{job['site']} (not sent yet)"
+    state = job["state"]
+    if job["cancel_requested_at"] and not has_ended(state):
+        state = f"{state}, to be cancelled since {moment_text(job['cancel_requested_at'])}"
+    nodes = f" on {job['nodes']} nodes" if job["nodes"] > 1 else ""
+    return [
+        ("job", job["id"]),
+        ("name", job["name"]),
+        ("state", state),
+        ("waits for" if not job["started_at"] and not has_ended(job["state"]) else "reason", job["reason"]),
+        ("exit code", job["exit_code"]),
+        ("person", job["person"]),
+        ("project", f"{job['project']}, award {job['award']}"),
+        ("site", where),
+        ("GPUs", f"{job['gpus']} x {job['gpu_class']}{nodes}, at most {duration_text(job['time_limit_s'])}"),
+        ("folder", job.get("snapshot")),
+    ]
+
+
+def _money(job: Row) -> list[tuple[str, object]]:
+    held, charge = hours_text(job["held_credits"]), job["charged_credits"]
+    if charge is None:
+        return [("GPU-hours", f"{held} held, nothing charged yet")]
+    return [
+        (
+            "GPU-hours",
+            f"{held} held -> {hours_text(charge)} charged, settled {moment_text(job['settled_at'])}",
+        )
+    ]
+
+
+def _timeline(job: Row) -> None:
+    """Draw each move with the time spent in the state that it led to."""
+    events = job["events"]
+    if events:
+        say("\ntimeline")
+    for event, following in zip(events, [*events[1:], None], strict=True):
+        lasted = ""
+        if following is not None:
+            lasted = duration_text(int((moment(following["at"]) - moment(event["at"])).total_seconds()))
+        mark = "o" if following else ("*" if has_ended(event["state"]) else ">")
+        at = moment_text(event["at"])
+        say(f"  {at}  {mark} {one_line(event['state']):<13} {lasted:>10}  {one_line(event['cause'])}".rstrip())
+
+
+def _attempts(job: Row) -> None:
+    if job["usage"]:
+        say("\nattempts")
+    for number, usage in enumerate(job["usage"], start=1):
+        gpus = f"{usage['gpus']} x {one_line(usage['gpu_class'])}"
+        say(
+            f"  {number}. {one_line(usage['state'])}: {gpus} for {duration_text(usage['elapsed_s'])}, "
+            f"weight {usage['weight_thousandths'] / 1000:g} -> {hours_text(usage['charged_credits'])}"
+        )
+
+
+def logs(job: str, keep_on: bool, raw: bool, offset: int, in_json: bool) -> int:
+    """Print a job's log, and with `keep_on` go on to its end and give its outcome."""
+    if raw and sys.stdout.isatty():
+        raise Failure(
+            Exit.USAGE,
+            "--raw does not write to a terminal",
+            "send it to a file: idf-compute logs --raw ID > log",
+        )
+    if in_json and (raw or keep_on):
+        raise Failure(Exit.USAGE, "--json goes with neither --raw nor --follow")
+    from cli import follow
+
+    client = connect()
+    if keep_on:
+        return follow.follow(client, job, offset, raw=raw)
+    if in_json:
+        say(as_json(follow.whole_log(client, job, offset)))
+    else:
+        follow.print_log(client, job, offset, raw=raw)
+    return Exit.OK
+
+
+def cancel(ids: list[str], in_json: bool) -> int:
+    """Ask for the end of each; a failure of one does not spare the others, and decides the exit code."""
+    from cli.output import complain
+
+    client, answers, worst = connect(), [], Exit.OK
+    for job in dict.fromkeys(ids):
+        try:
+            answer = client.post(f"/v1/jobs/{part(job)}/cancel")
+        except Failure as failure:
+            complain(failure, in_json=in_json)
+            worst = failure.exit_code
+            continue
+        answers.append(answer)
+        if not in_json:
+            say(_cancelled(answer))
+    if in_json:
+        say(as_json(answers))
+    return worst
+
+
+def _cancelled(job: Row) -> str:
+    if job["state"] == "cancelled":
+        return f"job {one_line(job['id'])} is cancelled"
+    if has_ended(job["state"]):
+        return f"job {one_line(job['id'])} had ended already: {one_line(job['state'])}"
+    return f"job {one_line(job['id'])} is {one_line(job['state'])} and will be cancelled"

@@ -1,0 +1,12 @@
+"""Where each command lives."""
+
+PLACES = {
+    "submit": "submit",
+    "jobs": "jobs", "show": "jobs", "logs": "jobs", "cancel": "jobs",
+    "quota": "quotas", "report": "reports",
+    "login": "account", "logout": "account", "whoami": "account",
+    "org": "admin", "programme": "admin", "project": "admin", "award": "admin",
+    "site": "sites", "class": "sites",
+    "person": "people", "token": "people",
+}  # fmt: skip
+"""First word -> module of cli that holds the command, in the order of `idf-compute --help`."""

@@ -1,0 +1,92 @@
+"""The command `report gpu`: GPU use in a period, as a table, JSON or CSV."""
+
+from datetime import date
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cli.client import Row, connect
+from cli.exits import Exit, Failure
+from cli.options import Json
+from cli.output import Column, as_json, csv, note, say, table
+from cli.units import day, hours_text
+
+app = typer.Typer()
+report = typer.Typer()
+app.add_typer(report, name="report", help="Reports on GPU use.")
+FIGURES = ("jobs", "attempts", "gpu_seconds", "charged_credits", "overrun_credits")
+
+
+class By(StrEnum):
+    """What a row stands for."""
+
+    PROJECT = "project"
+    PROGRAMME = "programme"
+    SITE = "site"
+
+
+@report.callback()
+def _report() -> None:
+    """Keep `gpu` a word of its own, though it is the only report so far."""
+
+
+@report.command()
+def gpu(
+    start: Annotated[str | None, typer.Option("--from", help="First day. [default: the 1st of this month]")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Last day, included. [default: today]")] = None,
+    by: Annotated[By, typer.Option(help="What a row stands for.")] = By.PROJECT,
+    in_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    in_json: Json = False,
+) -> int:
+    """Report GPU use by the end of the attempts; amounts agree with the ledger to the credit.
+
+    \b
+    Example:
+      idf-compute report gpu --from 2026-01-01 --to 2026-06-30 --by programme --csv
+    """
+    if in_csv and in_json:
+        raise Failure(Exit.USAGE, "--csv and --json are two forms of one answer", "give one of them")
+    to = day(end) if end else date.today()
+    since = day(start) if start else to.replace(day=1)
+    answer = connect().get("/v1/reports/gpu", {"from": str(since), "to": str(to), "by": by.value})
+    if in_json:
+        say(as_json(answer))
+    elif in_csv:
+        csv(
+            [by.value, *FIGURES],
+            [[row["key"], *(row[figure] for figure in FIGURES)] for row in answer["rows"]],
+        )
+    else:
+        _print(answer)
+    return _agreement(answer)
+
+
+def _print(answer: Row) -> None:
+    columns = [Column(answer["by"].upper(), shrinks=True), Column("JOBS", right=True)]
+    columns += [Column(name, right=True) for name in ("ATTEMPTS", "GPU TIME", "CHARGED", "OVERRUN")]
+    total = {"key": "total", **{figure: sum(row[figure] for row in answer["rows"]) for figure in FIGURES}}
+    table(columns, [_row(row) for row in [*answer["rows"], total]])
+    note(f"{answer['from_on']} to {answer['to_on']}; charges in normalised GPU-hours")
+
+
+def _row(row: Row) -> list[str | int]:
+    gpu_time = f"{row['gpu_seconds'] / 3600:,.2f} h"
+    return [
+        row["key"],
+        row["jobs"],
+        row["attempts"],
+        gpu_time,
+        hours_text(row["charged_credits"]),
+        hours_text(row["overrun_credits"]),
+    ]
+
+
+def _agreement(answer: Row) -> int:
+    if answer["agrees"]:
+        return Exit.OK
+    note(
+        f"WARNING: the charges ({answer['charged_credits']} credits) do not agree with the ledger "
+        f"({answer['ledger_credits']} credits); tell an operator"
+    )
+    return Exit.UNEXPECTED

@@ -1,0 +1,139 @@
+"""The operator's commands: sites and GPU classes."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client import Row, connect, part
+from cli.exits import Exit, Failure
+from cli.options import Json, sites_known
+from cli.output import Column, as_json, listed, note, one_line, say
+from cli.units import day, moment_text
+
+app = typer.Typer()
+site, gpu_class = typer.Typer(), typer.Typer()
+app.add_typer(site, name="site", help="Sites that jobs run on.")
+app.add_typer(gpu_class, name="class", help="GPU classes and their weights.")
+
+
+@site.command("add")
+def add_site(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="How the broker reaches the site.")],
+    in_json: Json = False,
+) -> int:
+    """Enrol a site as a TOML file describes it; files that it names lie on the broker's machine.
+
+    \b
+    Example:
+      idf-compute site add jean-zay.toml
+    """
+    return _told(connect().post("/v1/sites", _description(file)), "is enrolled", in_json=in_json)
+
+
+def _description(file: Path) -> Row:
+    import tomllib
+
+    try:
+        with file.open("rb") as opened:
+            return tomllib.load(opened)
+    except OSError as error:
+        raise Failure(Exit.USAGE, f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise Failure(Exit.USAGE, f"{file} is not valid TOML: {error}") from error
+
+
+@site.command("list")
+def list_sites(in_json: Json = False) -> None:
+    """List sites, their GPUs and problems.
+
+    \b
+    Example:
+      idf-compute site list
+    """
+    columns = (
+        Column("NAME"), Column("KIND", spare=2), Column("ISOLATION", spare=1), Column("GPUS", shrinks=True),
+        Column("FREE ACCOUNTS", right=True, spare=3), Column("CHECKED", spare=4),
+        Column("PROBLEMS", right=True),
+    )  # fmt: skip
+    items, _ = connect().pages("/v1/sites")
+    listed(
+        items,
+        in_json=in_json,
+        columns=columns,
+        rows=lambda s: [
+            s["name"], s["kind"], s["isolation"], ", ".join(s["gpu_types"]), s["free_accounts"],
+            moment_text(s["checked_at"]), len(s["problems"]) if s["checked_at"] else "unknown",
+        ],
+    )  # fmt: skip
+
+
+@site.command("check")
+def check_site(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=sites_known)], in_json: Json = False
+) -> int:
+    """Check a site anew: reach it, ask for its scheduler, prove what enrolment asks. Exits 3 on problems.
+
+    \b
+    Example:
+      idf-compute site check jean-zay
+    """
+    return _told(connect().post(f"/v1/sites/{part(name)}/check"), "is checked", in_json=in_json)
+
+
+def _told(answer: Row, what: str, *, in_json: bool) -> int:
+    if in_json:
+        say(as_json(answer))
+    else:
+        scheduler = f", {one_line(answer['scheduler'])}" if answer["scheduler"] else ""
+        say(f"site {one_line(answer['name'])} {what}{scheduler}, isolation {one_line(answer['isolation'])}")
+        for problem in answer["problems"]:
+            note(f"problem: {one_line(problem)}")
+    return Exit.REFUSED if answer["problems"] else Exit.OK
+
+
+@gpu_class.command("add")
+def add_class(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as h100-80 or h100-80.1g.10gb.")],
+    weight: Annotated[str, typer.Option(help="Against the V100, which is 1: 2.5. At most three decimals.")],
+    start: Annotated[str | None, typer.Option("--from", help="Valid from this day. [default: today]")] = None,
+    in_json: Json = False,
+) -> None:
+    """Add a GPU class with its weight, or a new weight from a day on.
+
+    \b
+    Example:
+      idf-compute class add h100-80 --weight 4 --from 2026-01-01
+    """
+    since = day(start) if start else date.today()
+    body = {"name": name, "weight_thousandths": _thousandths(weight), "valid_from": str(since)}
+    added = connect().post("/v1/gpu-classes", body)
+    weighted = added["weight_thousandths"] / 1000
+    say(as_json(added) if in_json else f"GPU class {one_line(added['name'])} has weight {weighted:g}")
+
+
+def _thousandths(weight: str) -> int:
+    whole, _, decimals = weight.partition(".")
+    digits = f"{whole}{decimals:0<3}"
+    if not digits.isascii() or not digits.isdigit() or len(decimals) > 3 or not whole or len(digits) > 7:
+        raise Failure(Exit.USAGE, f"the weight {weight!r} is not understood", "write 4 or 2.5, at most three decimals")
+    return int(digits)
+
+
+@gpu_class.command("list")
+def list_classes(in_json: Json = False) -> None:
+    """List GPU classes as they are weighted today.
+
+    \b
+    Example:
+      idf-compute class list
+    """
+    columns = (Column("NAME"), Column("WEIGHT", right=True), Column("VALID FROM"))
+    items, _ = connect().pages("/v1/gpu-classes")
+    listed(
+        items,
+        in_json=in_json,
+        columns=columns,
+        rows=lambda c: [c["name"], f"{c['weight_thousandths'] / 1000:g}", moment_text(c["valid_from"])],
+    )

@@ -1,0 +1,186 @@
+"""The command `submit`: a script or a command, with a folder, to be run on GPUs somewhere."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import request
+from cli.client import Client, Row, connect, part
+from cli.exits import Exit, Failure
+from cli.options import Json, classes_known, projects_known, sites_known
+from cli.output import as_json, note, one_line, say
+from cli.sbatch import Directives, parse
+from cli.units import duration_s, duration_text, hours_text, memory_mib
+
+TRY = {"gpus": 1, "nodes": 1, "time_limit_s": 600, "smallest_gpu": True}
+app = typer.Typer()
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def submit(
+    context: typer.Context,
+    *,
+    words: Annotated[list[str], typer.Argument(metavar="SCRIPT | -- COMMAND [ARGS]")],
+    project: Annotated[
+        str | None,
+        typer.Option("--project", "-p", help="Who pays; needed if you are in several.", autocompletion=projects_known),
+    ] = None,
+    award: Annotated[str | None, typer.Option(help="Which award pays; else the one that ends first.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", "-G", min=1, help="In all, over all nodes. [default: 1]")
+    ] = None,
+    gpu_class: Annotated[
+        str | None,
+        typer.Option(help="Kind of GPU; needed where several are possible.", autocompletion=classes_known),
+    ] = None,
+    time: Annotated[str | None, typer.Option("--time", "-t", help="At most: 90m, 2h, 1d, HH:MM:SS, D-HH.")] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", "-N", min=1, help="[default: 1]")] = None,
+    cpus_per_gpu: Annotated[int | None, typer.Option(min=1)] = None,
+    mem: Annotated[str | None, typer.Option(help="Memory per node: 4G, 512M.")] = None,
+    name: Annotated[str | None, typer.Option("--name", "-J", help="[default: the script's name]")] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
+    site: Annotated[str | None, typer.Option(autocompletion=sites_known, help="Run here or nowhere.")] = None,
+    folder: Annotated[Path | None, typer.Option("--dir", help="Send this folder; the job starts in it.")] = None,
+    attempt: Annotated[bool, typer.Option("--try", help="Ten minutes on one GPU of the smallest kind.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit with the outcome.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show the log; exit with the outcome.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; submit nothing.")] = False,
+    in_json: Json = False,
+) -> int:
+    """Submit a script or a command to run on GPUs. A script's #SBATCH lines are taken over where they can be.
+
+    Options stand before SCRIPT; what stands after it goes to the script.
+
+    \b
+    Example:
+      idf-compute submit --try train.sbatch
+      idf-compute submit --gpus 4 --gpu-class h100-80 --time 12h train.sh --epochs 3
+      idf-compute submit --dir . --follow -- python train.py
+    """
+    if in_json and follow:
+        raise Failure(Exit.USAGE, "--follow prints the log, not JSON", "use --wait --json")
+    given = {
+        "project": project, "award": award, "gpus": gpus, "gpu_class": gpu_class, "nodes": nodes,
+        "time_limit_s": duration_s(time) if time else None, "cpus_per_gpu": cpus_per_gpu,
+        "memory_mib": memory_mib(mem) if mem else None, "name": name, "site": site,
+        "environment": _environment(env or []) or None,
+    }  # fmt: skip
+    body: Row = {field: value for field, value in given.items() if value is not None}
+    if attempt:
+        body = _tried(body)
+    script = None if _is_command(context.obj, words) else Path(words[0])
+    text = None if script is None else request.read_script(script)
+    client = connect()
+    body = _described(client, body, script, text, words, attempt=attempt)
+    _warn_of_options(context, words if script else [])
+    if folder is not None:
+        from cli.upload import send_folder
+
+        body["snapshot"] = send_folder(client, folder, dry_run=dry_run)
+    if dry_run:
+        return _plan(client, body, in_json=in_json)
+    return _submitted(client, body, wait=wait, follow=follow, in_json=in_json)
+
+
+def _is_command(typed: Any, words: list[str]) -> bool:
+    """Say whether `--` stood right before the first word, which only the words as typed can tell."""
+    before = typed[: len(typed) - len(words)] if isinstance(typed, list) else []
+    return bool(before) and before[-1] == "--"
+
+
+def _environment(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair or pair.startswith("="):
+            raise Failure(Exit.USAGE, f"--env {pair!r} is not understood", "write --env NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _tried(body: Row) -> Row:
+    """Apply --try. Raises Failure if the same was asked for otherwise."""
+    asked = [field for field in ("gpus", "gpu_class", "nodes", "time_limit_s") if field in body]
+    if asked:
+        raise Failure(Exit.USAGE, "--try goes without --gpus, --gpu-class, --nodes and --time", "leave out one side")
+    return {**body, **TRY}
+
+
+def _described(
+    client: Client, given: Row, script: Path | None, text: str | None, words: list[str], *, attempt: bool
+) -> Row:
+    """Give the body of the request: what was typed, and what the script's #SBATCH lines add to it."""
+    if script is None or text is None:
+        return {"name": _label(Path(words[0]).name), "gpus": 1, **given, "arguments": words}
+    directives = parse(text)
+    if attempt:
+        note("--try: ten minutes on one GPU of the smallest kind, whatever the script asks for")
+        named = tuple(found for found in directives.taken if found.option.name in ("job-name", "export"))
+        directives = Directives(name=directives.name, taken=named, dropped=directives.dropped)
+    sites = client.pages("/v1/sites")[0] if request.needs_sites(directives, given) else []
+    fields = request.merged(directives, given, sites)
+    for line in request.remarks(directives, given, script):
+        note(one_line(line))
+    return {"name": _label(script.name), **fields, "script": text, "arguments": words[1:]}
+
+
+def _label(name: str) -> str | None:
+    return name[:200] if name.isprintable() and name else None
+
+
+def _warn_of_options(context: typer.Context, words: list[str]) -> None:
+    """Say so when an option of ours stands after the script, and thus goes to it."""
+    ours = {option for parameter in context.command.params for option in parameter.opts}
+    for word in words[1:]:
+        if word.startswith("--") and word.split("=", 1)[0] in ours:
+            note(f"{one_line(word)} stands after the script and goes to it; options of submit stand before it")
+
+
+def _plan(client: Client, body: Row, *, in_json: bool) -> int:
+    plan = client.post("/v1/jobs/plan", body)
+    if in_json:
+        say(as_json(plan))
+        return Exit.OK
+    left = plan["available_credits"] - plan["held_credits"]
+    say(
+        f"would run {plan['gpus']} x {one_line(plan['gpu_class'])} at {one_line(plan['site'])} "
+        f"for at most {duration_text(plan['time_limit_s'])}"
+    )
+    say(
+        f"would hold {hours_text(plan['held_credits'])} of award {one_line(plan['award'])} of project "
+        f"{one_line(plan['project'])}, leaving {hours_text(left)}"
+    )
+    for notice in plan["notices"]:
+        note(f"notice: {one_line(notice)}")
+    return Exit.OK
+
+
+def _submitted(client: Client, body: Row, *, wait: bool, follow: bool, in_json: bool) -> int:
+    job = client.post("/v1/jobs", body)
+    if not in_json:
+        _announce(job, quiet_stdout=follow)
+    if follow:
+        from cli.follow import follow as follow_log
+
+        return follow_log(client, job["id"])
+    if wait:
+        return _waited(client, job, in_json=in_json)
+    if in_json:
+        say(as_json(job))
+    return Exit.OK
+
+
+def _announce(job: Row, *, quiet_stdout: bool) -> None:
+    """Say which job it is: on stdout, unless that carries the log."""
+    what = f"{job['gpus']} x {one_line(job['gpu_class'])} at {one_line(job['site'])}"
+    bounds = f"at most {duration_text(job['time_limit_s'])}, {hours_text(job['held_credits'])} held"
+    (note if quiet_stdout else say)(f"job {one_line(job['id'])}: {what}, {bounds}")
+    for notice in job["notices"]:
+        note(f"notice: {one_line(notice)}")
+
+
+def _waited(client: Client, job: Row, *, in_json: bool) -> int:
+    from cli import follow
+
+    ended = follow.wait(client, job["id"])
+    if in_json:
+        say(as_json(ended or client.get(f"/v1/jobs/{part(job['id'])}")))
+    return follow.interrupted(job["id"]) if ended is None else follow.outcome(ended)

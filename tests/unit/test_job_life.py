@@ -1,0 +1,314 @@
+"""A job's whole life in the broker, over a scheduler in memory, on both databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import HOUR, World, world
+
+from adapters.fake import FakeScheduler
+from adapters.port import AttemptState
+from broker.adopt import forget_leases
+from broker.dispatch import dispatch, job_name
+from broker.reconcile import reconcile
+
+
+@pytest.fixture
+def region(database_url: str, tmp_path: Path) -> Iterator[World]:
+    with world(database_url, tmp_path) as made:
+        yield made
+        assert made.faults() == []
+
+
+def site(region: World) -> FakeScheduler:
+    assert isinstance(region.scheduler, FakeScheduler)
+    return region.scheduler
+
+
+def states(job: Any) -> list[str]:
+    return [event["state"] for event in job["events"]]
+
+
+def test_from_submission_to_settlement(region: World) -> None:
+    job = region.submit(gpus=2)
+    assert job["state"] == "held"
+    assert job["held_credits"] == 2 * (3600 + 60) * 2000
+    assert region.award()["held_credits"] == job["held_credits"]
+    region.step()
+    assert region.job(job["id"])["state"] == "queued"
+    site(region).advance(0)
+    region.step()
+    assert region.job(job["id"])["state"] == "running"
+    site(region).advance(600)
+    site(region).finish(job_name(job["id"]))
+    region.step()
+    done = region.job(job["id"])
+    assert states(done) == ["held", "dispatching", "queued", "running", "succeeded"]
+    assert done["charged_credits"] == 2 * 600 * 2000
+    assert done["settled_at"] is not None
+    assert [usage["elapsed_s"] for usage in done["usage"]] == [600]
+    award = region.award()
+    assert award["held_credits"] == 0
+    assert award["consumed_credits"] == 2 * 600 * 2000
+    assert award["available_credits"] == 100 * HOUR - 2 * 600 * 2000
+
+
+def test_observing_again_changes_nothing(region: World) -> None:
+    job = region.submit()
+    region.step()
+    site(region).advance(0)
+    site(region).advance(60)
+    site(region).finish(job_name(job["id"]))
+    region.step()
+    before = region.award()
+    region.step()
+    assert reconcile(region.desk()) == 0
+    assert region.award() == before
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        AttemptState.FAILED,
+        AttemptState.TIMED_OUT,
+        AttemptState.OUT_OF_MEMORY,
+        AttemptState.NODE_FAILED,
+        AttemptState.PREEMPTED,
+    ],
+)
+def test_every_end_is_charged_for_what_it_used(region: World, state: AttemptState) -> None:
+    job = region.submit()
+    region.step()
+    site(region).advance(0)
+    site(region).advance(120)
+    site(region).finish(job_name(job["id"]), state, exit_code=3)
+    region.step()
+    done = region.job(job["id"])
+    assert (done["state"], done["charged_credits"], done["exit_code"]) == (state.value, 120 * 2000, 3)
+
+
+def test_a_rejected_job_fails_and_gives_its_hold_back(region: World) -> None:
+    site(region).faults.refuse = "Invalid partition name specified"
+    job = region.submit()
+    region.step()
+    done = region.job(job["id"])
+    assert done["state"] == "failed"
+    assert "Invalid partition" in done["reason"]
+    assert done["charged_credits"] == 0
+    assert region.award()["available_credits"] == 100 * HOUR
+
+
+def test_an_unreachable_site_makes_jobs_wait(region: World) -> None:
+    job = region.submit()
+    site(region).faults.away = True
+    dispatch(region.desk())
+    waiting = region.job(job["id"])
+    assert waiting["state"] == "held"
+    assert "away" in waiting["reason"]
+    site(region).faults.away = False
+    assert dispatch(region.desk()) == 0  # not due yet
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_cut_batch_is_adopted_and_nothing_sent_twice(region: World, taken: int) -> None:
+    ids = [region.submit()["id"] for _ in range(2)]
+    site(region).faults.cut_after = taken
+    region.step()
+    for _ in range(3):
+        make_due(region)
+        region.step()
+    assert {region.job(id_)["state"] for id_ in ids} == {"queued"}
+    assert sorted(job.spec.name for job in site(region).jobs.values()) == sorted(job_name(id_) for id_ in ids)
+
+
+def make_due(region: World) -> None:
+    from sqlalchemy import update
+
+    from broker.moves import jobs
+
+    with region.services.database.write() as session:
+        session.execute(update(jobs).where(jobs.c.next_try_at.is_not(None)).values(next_try_at=None))
+
+
+def test_a_worker_that_died_while_sending_is_cleared_up(region: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = region.submit()
+
+    def dies(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(site(region), "submit", dies)
+    with pytest.raises(KeyboardInterrupt):
+        dispatch(region.desk())
+    monkeypatch.undo()
+    assert region.job(job["id"])["state"] == "dispatching"
+    region.step()
+    assert region.job(job["id"])["state"] == "dispatching"  # its lease is not over
+    forget_leases(region.desk())
+    region.step()
+    make_due(region)
+    region.step()
+    assert region.job(job["id"])["state"] == "queued"
+    assert len(site(region).jobs) == 1
+
+
+def test_accounting_that_is_away_is_not_an_end(region: World) -> None:
+    job = region.submit()
+    region.step()
+    site(region).advance(0)
+    region.step()
+    site(region).advance(30)
+    site(region).finish(job_name(job["id"]))
+    site(region).faults.accounting_away = True
+    region.step()
+    assert region.job(job["id"])["state"] == "running"
+    site(region).faults.accounting_away = False
+    region.step()
+    assert region.job(job["id"])["charged_credits"] == 30 * 2000
+
+
+def test_a_job_that_nobody_knows_is_lost_and_its_hold_released(region: World) -> None:
+    job = region.submit()
+    region.step()
+    site(region).forget(job_name(job["id"]))
+    region.step()
+    done = region.job(job["id"])
+    assert (done["state"], done["charged_credits"]) == ("lost", 0)
+    assert region.award()["available_credits"] == 100 * HOUR
+
+
+def test_each_attempt_of_a_requeued_job_is_charged(region: World) -> None:
+    job = region.submit()
+    region.step()
+    site(region).advance(0)
+    region.step()
+    site(region).advance(100)
+    site(region).requeue(job_name(job["id"]))
+    region.step()
+    assert region.job(job["id"])["state"] == "queued"
+    site(region).advance(0)
+    site(region).advance(50)
+    site(region).finish(job_name(job["id"]))
+    region.step()
+    done = region.job(job["id"])
+    assert [usage["elapsed_s"] for usage in done["usage"]] == [100, 50]
+    assert done["charged_credits"] == 150 * 2000
+
+
+def test_cancel_of_a_held_job_releases_at_once(region: World) -> None:
+    job = region.submit()
+    done = region.post("ines", f"/jobs/{job['id']}/cancel")
+    assert (done["state"], done["charged_credits"]) == ("cancelled", 0)
+    region.step()
+    assert site(region).jobs == {}
+    again = region.post("ines", f"/jobs/{job['id']}/cancel")
+    assert again["state"] == "cancelled"
+
+
+def test_cancel_of_a_running_job_is_a_wish_until_its_end_is_seen(region: World) -> None:
+    job = region.submit()
+    region.step()
+    site(region).advance(0)
+    region.step()
+    site(region).advance(40)
+    asked = region.post("ines", f"/jobs/{job['id']}/cancel")
+    assert asked["state"] == "running"
+    assert asked["cancel_requested_at"] is not None
+    region.step()
+    done = region.job(job["id"])
+    assert (done["state"], done["charged_credits"]) == ("cancelled", 40 * 2000)
+
+
+def test_cancel_while_sending_waits_for_adoption(region: World) -> None:
+    job = region.submit()
+    site(region).faults.cut_after = 1
+    dispatch(region.desk())
+    assert region.post("ines", f"/jobs/{job['id']}/cancel")["state"] == "dispatching"
+    region.step()
+    region.step()
+    region.step()
+    assert region.job(job["id"])["state"] == "cancelled"
+    assert len(site(region).jobs) == 1
+
+
+def test_use_beyond_the_hold_is_overrun(region: World) -> None:
+    job = region.submit(time_limit_s=60)
+    region.step()
+    site(region).advance(0)
+    site(region).jobs["1"].spec = (
+        site(region)
+        .jobs["1"]
+        .spec.__class__(name=job_name(job["id"]), account="idf001", gpus=1, gpu_type="a100", time_limit_s=10_000)
+    )
+    site(region).advance(500)
+    site(region).finish(job_name(job["id"]))
+    region.step()
+    award = region.award()
+    assert award["overrun_credits"] == (500 - 120) * 2000
+    assert region.job(job["id"])["charged_credits"] == 500 * 2000
+
+
+def test_a_job_that_got_more_than_it_holds_is_stopped(region: World) -> None:
+    job = region.submit()
+    region.step()
+    site(region).advance(0)
+    site(region)._change(site(region).jobs["1"], gpus=4)
+    region.step()
+    assert region.job(job["id"])["cancel_requested_at"] is not None
+    region.step()
+    region.step()
+    assert region.job(job["id"])["state"] == "cancelled"
+
+
+def test_unknown_gpus_are_never_zero(region: World) -> None:
+    job = region.submit()
+    region.step()
+    site(region).advance(0)
+    site(region).advance(60)
+    site(region).finish(job_name(job["id"]))
+    site(region)._change(site(region).jobs["1"], gpus=None)
+    region.step()
+    open_still = region.job(job["id"])
+    assert open_still["settled_at"] is None
+    assert "not accounted for" in open_still["reason"]
+
+
+def test_a_state_that_nobody_knows_is_not_an_end(region: World) -> None:
+    job = region.submit()
+    region.step()
+    site(region)._change(site(region).jobs["1"], state=AttemptState.UNKNOWN, native_state="EXPEDITING")
+    region.step()
+    waiting = region.job(job["id"])
+    assert waiting["state"] == "queued"
+    assert "EXPEDITING" in waiting["reason"]
+
+
+def test_report_agrees_with_the_ledger(region: World) -> None:
+    for seconds in (100, 200):
+        job = region.submit(gpus=2)
+        region.step()
+        site(region).advance(0)
+        site(region).advance(seconds)
+        site(region).finish(job_name(job["id"]))
+        region.step()
+    for by, key in (("project", "vision"), ("programme", "pack-ia-2026"), ("site", "teratec")):
+        report = region.get("marc", f"/reports/gpu?from=2026-01-01&to=2100-01-01&by={by}")
+        assert report["agrees"]
+        assert report["rows"] == [
+            {
+                "key": key,
+                "jobs": 2,
+                "attempts": 2,
+                "gpu_seconds": 600,
+                "charged_credits": 600 * 2000,
+                "overrun_credits": 0,
+            }
+        ]
+    assert region.get("paul", "/reports/gpu?from=2026-01-01&to=2100-01-01")["rows"] == []
+
+
+def test_projects_never_share_an_account(region: World) -> None:
+    first, second = region.submit("ines"), region.submit("paul", project="voice")
+    region.step()
+    accounts = {job.spec.name: job.spec.account for job in site(region).jobs.values()}
+    assert accounts[job_name(first["id"])] != accounts[job_name(second["id"])]

@@ -1,0 +1,159 @@
+"""A small region for tests: people, a project with an award, and one site with a scheduler of the test's own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from fastapi.testclient import TestClient
+from httpx import Response
+from sqlmodel import select
+
+from adapters.fake import FakeScheduler
+from adapters.port import Scheduler
+from broker.adopt import adopt
+from broker.app import create_app
+from broker.auth import new_token
+from broker.bootstrap import Services, bootstrap
+from broker.cancel import send_cancels
+from broker.dispatch import Desk, dispatch
+from broker.models import Person, Site
+from broker.reconcile import reconcile
+from broker.schemas import SiteIn
+from broker.settings import Settings
+from quotas.invariants import broken
+from storage.tables import new_id, utcnow
+
+HOUR = 3_600_000
+PEOPLE = {
+    "olga": ["operator"],
+    "marc": ["manager"],
+    "alma": ["auditor"],
+    "ines": ["engineer"],
+    "paul": ["engineer"],
+    "nemo": ["engineer"],
+}
+"""Ines is a member of the project `vision`, Paul of `voice`, Nemo of none."""
+
+SITE: dict[str, Any] = {
+    "name": "teratec",
+    "cluster": "fake",
+    "host": "127.0.0.1",
+    "login": "idf-broker",
+    "identity_file": "/nowhere/key",
+    "host_key": "ssh-ed25519 AAAA",
+    "isolation": "accounts",
+    "accounts": ["idf001", "idf002", "idf003"],
+    "gpu_types": {"a100-80": "a100"},
+    "constraints": {"a100-80g": "a100-80"},
+    "gpus_per_job_max": 8,
+    "kill_grace_s": 60,
+}
+JOB: dict[str, Any] = {"project": "vision", "script": "#!/bin/sh\necho hello\n", "gpus": 1, "time_limit_s": 3600}
+
+
+@dataclass
+class World:
+    """The broker in this process; nothing runs in the background, `step` does one cycle."""
+
+    services: Services
+    scheduler: Scheduler
+    client: TestClient
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def call(self, person: str, method: str, path: str, body: Any = None, *, key: str | None = None) -> Response:
+        headers = {"Authorization": f"Bearer {self.tokens[person]}"}
+        if method == "POST":
+            headers["Idempotency-Key"] = key or str(uuid4())
+        return self.client.request(method, f"/v1{path}", json=body, headers=headers)
+
+    def get(self, person: str, path: str) -> Any:
+        answer = self.call(person, "GET", path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, person: str, path: str, body: Any = None, *, key: str | None = None) -> Any:
+        answer = self.call(person, "POST", path, body, key=key)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    def submit(self, person: str = "ines", **changes: Any) -> Any:
+        return self.post(person, "/jobs", {**JOB, **changes})
+
+    def refused(self, person: str = "ines", **changes: Any) -> Any:
+        answer = self.call(person, "POST", "/jobs", {**JOB, **changes})
+        assert answer.status_code >= 400, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        return answer.json()
+
+    def job(self, job_id: str, person: str = "ines") -> Any:
+        return self.get(person, f"/jobs/{job_id}")
+
+    def award(self, project: str = "vision") -> Any:
+        return self.get("marc", f"/quota?project={project}")["awards"][0]
+
+    def desk(self) -> Desk:
+        with self.services.database.read() as session:
+            site = session.exec(select(Site)).one()
+        return Desk(self.services, site.id, SiteIn.model_validate(site.settings), self.scheduler)
+
+    def step(self) -> None:
+        desk = self.desk()
+        dispatch(desk)
+        send_cancels(desk)
+        adopt(desk)
+        reconcile(desk)
+
+    def faults(self) -> list[str]:
+        with self.services.database.read() as session:
+            return list(broken(session))
+
+    def enter_people(self) -> None:
+        with self.services.database.write() as session:
+            for name, roles in PEOPLE.items():
+                person = Person(id=new_id("psn"), name=name, roles=roles, created_at=utcnow())
+                session.add(person)
+                session.flush()
+                self.tokens[name], row = new_token(person.id, "tests", timedelta(days=1))
+                session.add(row)
+
+    def enter_projects(self, award_hours: int = 100) -> None:
+        today = date.today()
+        self.post("marc", "/gpu-classes", {"name": "a100-80", "weight_thousandths": 2000, "valid_from": "2026-01-01"})
+        programme = {"name": "pack-ia-2026", "kind": "pack-ia", "budget_credits": 10_000 * HOUR}
+        self.post("marc", "/programmes", {**programme, "default_time_limit_s": 1800})
+        for organisation, project, person in (("acme", "vision", "ines"), ("echo", "voice", "paul")):
+            self.post("marc", "/organisations", {"name": organisation})
+            self.post("marc", "/projects", {"name": project, "organisation": organisation, "programme": "pack-ia-2026"})
+            self.post("marc", f"/projects/{project}/members", {"person": person})
+            self.post(
+                "marc",
+                "/awards",
+                {
+                    "project": project,
+                    "amount_credits": award_hours * HOUR,
+                    "start_on": str(today - timedelta(days=1)),
+                    "end_on": str(today + timedelta(days=90)),
+                },
+            )
+
+    def enrol_site(self, **changes: Any) -> Any:
+        return self.post("olga", "/sites", {**SITE, **changes})
+
+
+@contextmanager
+def world(database_url: str, folder: Path, scheduler: Scheduler | None = None) -> Iterator[World]:
+    """A region with people, projects and a site, over a scheduler in memory unless another is given."""
+    chosen = scheduler or FakeScheduler(now=utcnow(), gpus_total=8)
+    settings = Settings(data_dir=folder, database_url=database_url, allow_loopback_sites=True)
+    services = bootstrap(settings, make_scheduler=lambda _site: chosen)
+    with TestClient(create_app(services), raise_server_exceptions=False) as client:
+        made = World(services, chosen, client)
+        made.enter_people()
+        made.enter_projects()
+        made.enrol_site()
+        yield made
+    services.close()
