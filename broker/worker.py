@@ -22,12 +22,13 @@ from broker.dispatch import BACKOFF_S_MAX, Desk, dispatch
 from broker.models import Site
 from broker.reconcile import reconcile
 from broker.schemas import SiteIn
+from storage.database import DatabaseUnavailable
 
 SITES_AGAIN_S = 2
 log = structlog.get_logger()
 
 
-class WorkerRunsAlready(Exception):
+class WorkerRunsAlready(DatabaseUnavailable):
     """Another worker process works on this SQLite database."""
 
 
