@@ -87,7 +87,7 @@ def read_request() -> "Tuple[Json, int]":
     if not match or int(match.group(1)) > REQUEST_BYTES_MAX or int(match.group(2)) > DATA_BYTES_MAX:
         raise Refused("this is no request, or one too large")
     request = json.loads(read_exactly(0, int(match.group(1))).decode())  # type: Json
-    if request.get("version") != VERSION:
+    if not isinstance(request, dict) or request.get("version") != VERSION:
         raise Refused(f"this gateway speaks version {VERSION}")
     return request, int(match.group(2))
 
@@ -514,7 +514,7 @@ def observe(request: "Json", site: Site) -> "Json":
     """Return the queue's rows of the jobs asked about, and accounting's of those that are not at work there."""
     asked = {matched(JOB_ID, job) for job in request["ids"]}
     queue = ask_queue(site)
-    rows = [row for row in queue["out"].split("\n") if row.split("|", 1)[0] in asked or row.count("|") < 3]
+    rows = [row for row in queue["out"].split("\n") if row.split("|", 1)[0] in asked or (row and row.count("|") < 3)]
     queue["out"] = "\n".join(rows)
     answer = {"queue": queue, "accounting": []}  # type: Json
     if queue["rc"] == 0:
