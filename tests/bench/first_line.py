@@ -60,9 +60,7 @@ def raw(cluster: SlurmCluster) -> float:
         'until [ -s "$f" ]; do sleep 0.02; done; head -n 1 "$f"'
     )
     began = time.perf_counter()
-    done = cluster.run(
-        ["bash", "-c", loop, "raw", str(next(_numbers))], user=cluster.accounts[0], timeout=LIMIT_S
-    )
+    done = cluster.run(["bash", "-c", loop, "raw", str(next(_numbers))], user=cluster.accounts[0], timeout=LIMIT_S)
     took_s = time.perf_counter() - began
     if done.stdout != b"first line\n":
         raise RuntimeError(f"not the job's first line: {done.stdout!r} {done.stderr!r}")
