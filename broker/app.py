@@ -70,13 +70,14 @@ async def _known(_request: Request, error: Exception) -> Response:
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     faults: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
-    sentences = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults[:5]]
-    return problem(
-        422,
-        "invalid-request",
-        "; ".join(sentences) or "the request is not valid",
-        "GET /v1/openapi.json says what is",
-    )
+    return problem(422, "invalid-request", "; ".join(map(_sentence, faults[:5])) or "the request is not valid")
+
+
+def _sentence(fault: dict[str, Any]) -> str:
+    """Word what pydantic found: the field as people know it, then what it should be."""
+    field = ".".join(str(part) for part in fault["loc"] if part not in ("body", "query", "path"))
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message
 
 
 async def _http(_request: Request, error: Exception) -> Response:

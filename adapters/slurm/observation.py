@@ -59,8 +59,6 @@ class Observe:
             more, strange = accounting_rows(part["out"], fields(site, "accounting"))
             rows += more
             odd += strange
-        if site.get("rows_not_written", 0) != 0:
-            self._warnings.append("the accounting database has not been told of everything yet")
         return rows, odd
 
     def _by_job(self, read: tuple[Iterable[Row], Iterable[str]]) -> Mapping[str, list[Row]]:

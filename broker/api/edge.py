@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -17,10 +16,9 @@ from sqlmodel import Session, col, delete
 from broker.auth import Caller, authenticate
 from broker.bootstrap import Services
 from broker.errors import AnswerNotKept, IdempotencyKeyMissing, IdempotencyKeyReused
-from broker.models import Idempotency
+from broker.models import ANSWERS_KEPT_FOR, Idempotency
 from storage.tables import utcnow
 
-KEPT_FOR = timedelta(hours=24)
 KEY_LENGTH_MAX = 200
 
 kept_answers: Table = Idempotency.__table__  # type: ignore[attr-defined]
@@ -166,7 +164,7 @@ def answered(session: Session, question: Question) -> Response | None:
     kept = session.get(Idempotency, (question.person_id, question.method, question.route, question.key))
     if kept is None:
         return None
-    if kept.created_at < utcnow() - KEPT_FOR:
+    if kept.created_at < utcnow() - ANSWERS_KEPT_FOR:
         forget_before(session, person_id=question.person_id)
         return None
     if kept.request_sha256 != question.request_sha256:
@@ -183,7 +181,7 @@ def answered(session: Session, question: Question) -> Response | None:
 
 def forget_before(session: Session, person_id: str) -> None:
     """Delete a person's kept answers that are older than 24 h."""
-    old = utcnow() - KEPT_FOR
+    old = utcnow() - ANSWERS_KEPT_FOR
     session.exec(delete(Idempotency).where(col(Idempotency.person_id) == person_id, col(Idempotency.created_at) < old))
     session.expire_all()
 

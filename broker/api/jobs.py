@@ -202,14 +202,16 @@ async def read_log(
     limit_bytes: Annotated[int, Query(ge=1, le=LOG_BYTES_MAX)] = LOG_BYTES_MAX,
     wait_s: Annotated[float, Query(ge=0, le=LOG_WAIT_S_MAX)] = 0,
 ) -> Response:
-    """Read a job's log from an offset, as its project's account; waits for more until the job has ended."""
+    """Read a job's log from an offset, as its project's account; waits for more text or another state."""
     until = time.monotonic() + wait_s
+    first: JobState | None = None
     while True:
         left_s = max(0.0, min(LOG_STEP_S, until - time.monotonic()))
         chunk, state = await to_thread.run_sync(
             _log_chunk, at, job_id, offset, limit_bytes, left_s, limiter=_log_threads
         )
-        done = chunk.data or state in ENDED or time.monotonic() >= until
+        first = first or state
+        done = chunk.data or state in ENDED or state is not first or time.monotonic() >= until
         if done or await request.is_disconnected():
             break
     headers = {

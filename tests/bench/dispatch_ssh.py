@@ -45,7 +45,8 @@ def ours(site: BenchSite) -> float:
 
 def raw(site: BenchSite) -> float:
     account = site.cluster.accounts[0]
-    spec = JobSpec("idf-job-0000000000000000", account, 1, "a100", 600, script=SCRIPT.encode(), deadline=utcnow().replace(year=2099))
+    deadline = utcnow().replace(year=2099)
+    spec = JobSpec("idf-job-0000000000000000", account, 1, "a100", 600, script=SCRIPT.encode(), deadline=deadline)
     number = next(_numbers)
     names = [f"idf-job-{number:04}{index:012}" for index in range(JOBS)]
     folder = f"/tmp/raw-{number}"

@@ -1,17 +1,20 @@
 """A cluster and a broker in this process for the benches: jobs are held through the ledger as in production."""
 
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clusters.region import Region
 from clusters.slurm.cluster import SlurmCluster
+from sqlalchemy import Table
+from sqlmodel import col, select
 
+from broker.api.edge import Question, kept_answers
 from broker.auth import Caller
 from broker.bootstrap import Services, bootstrap
 from broker.dispatch import Desk
@@ -20,7 +23,6 @@ from broker.schemas import JobIn, SiteIn
 from broker.settings import Settings
 from broker.submit import hold, plan
 from storage.tables import utcnow
-from sqlmodel import col, select
 
 SCRIPT = "#!/bin/bash\n" + "# a line of an ordinary training script\n" * 20 + "python train.py\n"
 
@@ -45,10 +47,10 @@ class BenchSite:
             person = session.exec(select(Person).where(col(Person.name) == "ines")).one()
         caller = Caller(person.id, person.name, frozenset(person.roles))
         wanted = JobIn(project="vision", script=SCRIPT, gpus=1, time_limit_s=600)
-        for number in range(count):
+        for _ in range(count):
             with self.services.database.rows() as connection:
                 decided = plan(connection, caller, wanted, utcnow())
-            hold(self.services, caller, decided, lambda _answer: _no_record(caller, number))
+            hold(self.services, caller, decided, lambda answer: _record(caller, answer.id))
 
     def close_queue(self) -> None:
         """Let jobs wait: a bench of submissions must not measure jobs that run."""
@@ -61,21 +63,10 @@ class BenchSite:
             time.sleep(0.2)
 
 
-def _no_record(caller: Caller, number: int):  # type: ignore[no-untyped-def]
-    from broker.api.edge import kept_answers
-
-    key = f"{time.time_ns()}-{number}"
-    return kept_answers, {
-        "person_id": caller.person_id,
-        "method": "POST",
-        "route": "/v1/jobs",
-        "key": key,
-        "request_sha256": "",
-        "status": 201,
-        "answer": "{}",
-        "resource": key,
-        "created_at": utcnow(),
-    }
+def _record(caller: Caller, job_id: str) -> tuple[Table, Mapping[str, Any]]:
+    """The kept answer of a submission, as the service writes it."""
+    question = Question(caller.person_id, "POST", "/v1/jobs", job_id, "0" * 64)
+    return kept_answers, question.record(201, "{}", job_id)
 
 
 @contextmanager
@@ -96,5 +87,4 @@ def bench_site(award: str = "9000h", max_jobs: int = 20_000) -> Iterator[BenchSi
         services.close()
     finally:
         cluster.stop()
-        if not os.environ.get("IDF_KEEP"):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
