@@ -1,6 +1,5 @@
 """`idf-compute-broker`: the service's own commands, for whoever runs it."""
 
-import logging
 import signal
 import sys
 import threading
@@ -9,7 +8,6 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 import uvicorn
 from pydantic import ValidationError
@@ -18,6 +16,7 @@ from sqlmodel import col, select
 from broker.app import create_app
 from broker.auth import new_token
 from broker.bootstrap import bootstrap
+from broker.logs import configure_log
 from broker.models import Person
 from broker.schema_version import SchemaNotCurrent, check_current, migrate_to
 from broker.settings import Settings
@@ -39,7 +38,7 @@ OUR_FOLDERS = ("broker", "quotas", "adapters", "storage", "accounting", "cli")
 def serve() -> None:
     """Answer requests, and send and watch jobs unless `embedded_worker` is off."""
     settings = Settings()
-    _log(settings)
+    configure_log(settings.log_level)
     check_current(settings.full_database_url())
     services = bootstrap(settings)
     worker = Worker(services) if settings.embedded_worker else None
@@ -64,7 +63,7 @@ def serve() -> None:
 def worker() -> None:
     """Send and watch jobs, apart from the service; any number on PostgreSQL."""
     settings = Settings()
-    _log(settings)
+    configure_log(settings.log_level)
     check_current(settings.full_database_url())
     services = bootstrap(settings)
     running = Worker(services)
@@ -139,20 +138,6 @@ def _database_problems(settings: Settings) -> list[str]:
         return [str(error)]
     with Database(settings.full_database_url()).read() as session:
         return list(broken(session))
-
-
-def _log(settings: Settings) -> None:
-    level = logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def main() -> None:

@@ -97,9 +97,7 @@ def test_a_project_neither_sees_nor_touches_the_job_of_another(projects: SlurmCl
     assert "Permission denied" in said(projects, other, "cat", "/srv/home/idf001/log")
     assert "sleep" not in said(projects, other, "ps", "-e", "-o", "args")
     assert "idf001" in said(projects, projects.login, *squeue), "the coordinator sees what is below it"
-    assert until(
-        lambda: "idf001" in said(projects, projects.login, "sacct", "-nPXa", "-j", job, "-o", "user")
-    )
+    assert until(lambda: "idf001" in said(projects, projects.login, "sacct", "-nPXa", "-j", job, "-o", "user"))
     assert said(projects, other, "sacct", "-nPXa", "-j", job) == ""
     assert projects.run(["scancel", job], user=projects.login).returncode == 0
 
@@ -151,9 +149,7 @@ def test_sshd_takes_the_login_account_only(slurm_cluster: SlurmCluster) -> None:
     with socket.create_connection((slurm_cluster.host, slurm_cluster.ssh_port), 5) as connection:
         assert connection.recv(64).startswith(b"SSH-2.0-")
     for login in set(slurm_cluster.accounts) - {slurm_cluster.login} | {"nobody"}:
-        done = subprocess.run(
-            ssh(slurm_cluster, login), capture_output=True, text=True, check=False, input=""
-        )
+        done = subprocess.run(ssh(slurm_cluster, login), capture_output=True, text=True, check=False, input="")
         assert "Permission denied (publickey)" in done.stderr
 
 

@@ -80,9 +80,7 @@ class Supervisor:
         command = self._daemons[daemon]
         log = os.open(self._log / f"{daemon}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         null = os.open("/dev/null", os.O_RDONLY)
-        actions = [
-            (os.POSIX_SPAWN_DUP2, source, target) for source, target in ((null, 0), (log, 1), (log, 2))
-        ]
+        actions = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in ((null, 0), (log, 1), (log, 2))]
         argv = command["argv"]
         self._pids[daemon] = os.posix_spawnp(argv[0], argv, command["env"], file_actions=actions, setsid=True)
         self._ended.pop(daemon, None)
