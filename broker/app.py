@@ -41,9 +41,7 @@ class _BodyBound:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > BODY_BYTES_MAX:
-                raise RequestValidationError(
-                    [{"loc": ("body",), "msg": f"at most {BODY_BYTES_MAX} bytes", "type": "size"}]
-                )
+                raise HTTPException(413, f"a request may have at most {BODY_BYTES_MAX} bytes")
             return message
 
         await self._app(scope, bounded, send)
@@ -111,18 +109,23 @@ async def _known(_request: Request, error: Exception) -> Response:
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     faults: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
-    sentences = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults[:5]]
+    sentences = [f"{'.'.join(str(part)[:80] for part in fault['loc'])}: {fault['msg']}" for fault in faults[:5]]
     return problem(
         422,
         "invalid-request",
-        "; ".join(sentences) or "the request is not valid",
+        _plain("; ".join(sentences)) or "the request is not valid",
         "GET /v1/openapi.json says what is",
     )
 
 
+def _plain(text: str) -> str:
+    """Make visible what a field's name brought along and no log or terminal should obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
 async def _http(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    code = {404: "not-found", 405: "method-not-allowed"}.get(status, "bad-request")
+    code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(status, "bad-request")
     return problem(status, code, str(getattr(error, "detail", error)))
 
 

@@ -16,7 +16,7 @@ from sqlmodel import Session, col, delete
 
 from broker.auth import Caller, authenticate
 from broker.bootstrap import Services
-from broker.errors import AnswerNotKept, IdempotencyKeyMissing, IdempotencyKeyReused
+from broker.errors import AnswerNotKept, BadRequest, IdempotencyKeyMissing, IdempotencyKeyReused
 from broker.models import Idempotency
 from storage.tables import utcnow
 
@@ -41,6 +41,8 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             request.state.caller = await run_in_threadpool(_admit, request, roles)
+            if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+                raise BadRequest("an address holds no NUL character", "leave it out")
             answer: Response = await handler(request)
             return answer
 
