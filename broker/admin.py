@@ -19,7 +19,8 @@ from broker.bootstrap import bootstrap
 from broker.logs import configure_log
 from broker.models import Person
 from broker.schema_version import SchemaNotCurrent, check_current, migrate_to
-from broker.settings import Settings
+from broker.schemas import PersonIn
+from broker.settings import Settings, SettingsWrong, read_settings
 from broker.worker import Worker, WorkerRunsAlready
 from quotas.invariants import broken
 from storage.database import Database, DatabaseUnavailable
@@ -37,7 +38,7 @@ OUR_FOLDERS = ("broker", "quotas", "adapters", "storage", "accounting", "cli")
 @app.command(epilog="Example: IDF_BROKER_PORT=8470 idf-compute-broker serve")
 def serve() -> None:
     """Answer requests, and send and watch jobs unless `embedded_worker` is off."""
-    settings = Settings()
+    settings = read_settings()
     configure_log(settings.log_level)
     check_current(settings.full_database_url())
     services = bootstrap(settings)
@@ -62,7 +63,7 @@ def serve() -> None:
 @app.command(epilog="Example: idf-compute-broker worker")
 def worker() -> None:
     """Send and watch jobs, apart from the service; any number on PostgreSQL."""
-    settings = Settings()
+    settings = read_settings()
     configure_log(settings.log_level)
     check_current(settings.full_database_url())
     services = bootstrap(settings)
@@ -81,7 +82,7 @@ def migrate(
     revision: Annotated[str, typer.Option(help="Where to stop: head, base, or a revision's id.")] = "head",
 ) -> None:
     """Bring the database's tables to a revision, up or down."""
-    settings = Settings()
+    settings = read_settings()
     typer.echo(migrate_to(settings.full_database_url(), revision))
 
 
@@ -93,12 +94,14 @@ def token(
     days: Annotated[int, typer.Option(help="How long it is valid.")] = 365,
 ) -> None:
     """Issue a token from the machine itself: how the first operator comes in."""
-    settings = Settings()
+    settings = read_settings()
+    wanted = PersonIn.model_validate({"name": person, "roles": role or ["engineer"]})
+    check_current(settings.full_database_url())
     database = Database(settings.full_database_url())
     with database.write() as session:
         known = session.exec(select(Person).where(col(Person.name) == person)).one_or_none()
         if known is None:
-            known = Person(id=new_id("psn"), name=person, roles=role or ["engineer"], created_at=utcnow())
+            known = Person(id=new_id("psn"), created_at=utcnow(), **wanted.model_dump())
             session.add(known)
             session.flush()
         text, row = new_token(known.id, "issued on the machine", timedelta(days=days))
@@ -112,7 +115,7 @@ def token(
 @app.command(epilog="Example: idf-compute-broker doctor")
 def doctor() -> None:
     """Look for what is wrong with this installation; exit status 1 if anything is."""
-    settings = Settings()
+    settings = read_settings()
     problems = [*_clashes(), *_database_problems(settings)]
     for problem in problems:
         typer.echo(f"✗ {problem}")
@@ -144,8 +147,9 @@ def main() -> None:
     """Run a command; what goes wrong is one sentence."""
     try:
         app()
-    except (DatabaseUnavailable, SchemaNotCurrent, WorkerRunsAlready) as error:
+    except (DatabaseUnavailable, SchemaNotCurrent, SettingsWrong, WorkerRunsAlready) as error:
         sys.exit(f"idf-compute-broker: {error}")
     except ValidationError as error:
         sentences = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        sys.exit(f"idf-compute-broker: settings: {sentences}")
+        what = "settings" if error.title == Settings.__name__ else "person"
+        sys.exit(f"idf-compute-broker: {what}: {sentences}")
