@@ -4,8 +4,9 @@ VENV := build/venv
 BIN := $(VENV)/bin
 ROUNDS ?= 10
 BENCH ?= all
+FOLDERS := broker quotas adapters storage accounting cli
 export PYTHONPATH := tests
-export PYTHONPYCACHEPREFIX := build/cache/python
+unexport PYTHONDONTWRITEBYTECODE
 export HYPOTHESIS_STORAGE_DIRECTORY := build/cache/hypothesis
 
 .PHONY: help demo up down test check bench torture-all clean pins packages
@@ -46,12 +47,15 @@ packages:
 packages-postgres:
 	@sh tests/clusters/install-packages.sh postgres
 
-$(VENV)/.ready: requirements/dev.txt requirements/uv.txt pyproject.toml
+$(VENV)/.ready: requirements/dev.txt pyproject.toml
 	@sh tests/clusters/install-packages.sh python
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt requirements/uv.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@# Compiled code lies below build/ too, whoever starts this environment's Python and from where.
+	@printf 'import sys; sys.pycache_prefix = "%s"\n' "$(CURDIR)/build/cache/python" \
+		> "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pycache_below_build.pth"
+	@$(BIN)/python -m compileall -q -j 2 $(VENV)/lib $(FOLDERS)
 	@touch $@
 
 pins: $(VENV)/.ready ## Renew the pinned requirements.

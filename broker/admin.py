@@ -9,22 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 from pydantic import ValidationError
-from sqlmodel import col, select
 
-from broker.app import create_app
-from broker.auth import new_token
-from broker.bootstrap import bootstrap
 from broker.logs import configure_log
-from broker.models import Person
 from broker.schema_version import SchemaNotCurrent, check_current, migrate_to
-from broker.schemas import PersonIn
 from broker.settings import Settings, SettingsWrong, read_settings
-from broker.worker import Worker, WorkerRunsAlready
-from quotas.invariants import broken
 from storage.database import Database, DatabaseUnavailable
-from storage.tables import new_id, utcnow
 
 app = typer.Typer(
     help="The broker's service. Settings: a TOML file named by IDF_BROKER_CONFIG, and IDF_BROKER_* variables.",
@@ -38,6 +28,12 @@ OUR_FOLDERS = ("broker", "quotas", "adapters", "storage", "accounting", "cli")
 @app.command(epilog="Example: IDF_BROKER_PORT=8470 idf-compute-broker serve")
 def serve() -> None:
     """Answer requests, and send and watch jobs unless `embedded_worker` is off."""
+    import uvicorn
+
+    from broker.app import create_app
+    from broker.bootstrap import bootstrap
+    from broker.worker import Worker
+
     settings = read_settings()
     configure_log(settings.log_level)
     check_current(settings.full_database_url())
@@ -63,6 +59,9 @@ def serve() -> None:
 @app.command(epilog="Example: idf-compute-broker worker")
 def worker() -> None:
     """Send and watch jobs, apart from the service; any number on PostgreSQL."""
+    from broker.bootstrap import bootstrap
+    from broker.worker import Worker
+
     settings = read_settings()
     configure_log(settings.log_level)
     check_current(settings.full_database_url())
@@ -94,6 +93,13 @@ def token(
     days: Annotated[int, typer.Option(help="How long it is valid.")] = 365,
 ) -> None:
     """Issue a token from the machine itself: how the first operator comes in."""
+    from sqlmodel import col, select
+
+    from broker.auth import new_token
+    from broker.models import Person
+    from broker.schemas import PersonIn
+    from storage.tables import new_id, utcnow
+
     settings = read_settings()
     wanted = PersonIn.model_validate({"name": person, "roles": role or ["engineer"]})
     check_current(settings.full_database_url())
@@ -135,6 +141,8 @@ def _clashes() -> list[str]:
 
 
 def _database_problems(settings: Settings) -> list[str]:
+    from quotas.invariants import broken
+
     try:
         check_current(settings.full_database_url())
     except SchemaNotCurrent as error:
@@ -147,7 +155,7 @@ def main() -> None:
     """Run a command; what goes wrong is one sentence."""
     try:
         app()
-    except (DatabaseUnavailable, SchemaNotCurrent, SettingsWrong, WorkerRunsAlready) as error:
+    except (DatabaseUnavailable, SchemaNotCurrent, SettingsWrong) as error:
         sys.exit(f"idf-compute-broker: {error}")
     except ValidationError as error:
         sentences = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

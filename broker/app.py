@@ -5,11 +5,10 @@ from importlib.metadata import version
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api import awarding, jobs, people, reports, sites, snapshots
 from broker.bootstrap import Services
@@ -20,60 +19,22 @@ BODY_BYTES_MAX = 8 * 1024 * 1024
 log = structlog.get_logger()
 
 
-class _BodyBound:
-    """Refuses bodies above `BODY_BYTES_MAX`, announced or not; snapshots have a bound of their own."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/v1/snapshots/"):
-            await self._app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > BODY_BYTES_MAX:
-            await _too_large()(scope, receive, send)
-            return
-        seen = 0
-
-        async def bounded() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > BODY_BYTES_MAX:
-                raise HTTPException(413, f"a request may have at most {BODY_BYTES_MAX} bytes")
-            return message
-
-        await self._app(scope, bounded, send)
-
-
-def _too_large() -> Response:
-    return problem(
-        413,
-        "too-large",
-        f"a request may have at most {BODY_BYTES_MAX} bytes",
-        "send large things as a snapshot",
-    )
-
-
 def create_app(services: Services) -> FastAPI:
     """Put the routes together over the services."""
     app = FastAPI(
         title="idf-compute",
         version=version("idf-compute"),
         description="The compute broker of the Île-de-France Region.",
+        max_body_size=BODY_BYTES_MAX,
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
         responses={"4XX": {"model": Problem, "content": {"application/problem+json": {}}, "description": "Refused"}},
     )
     app.state.services = services
-    v1 = APIRouter(prefix="/v1")
-    v1.add_api_route("/health", health, methods=["GET"], tags=["service"], openapi_extra={"x-roles": []})
-    for part in (people, awarding, sites, jobs, snapshots, reports):
-        v1.include_router(part.router)
-    app.include_router(v1)
-    app.add_middleware(_BodyBound)
+    app.add_api_route("/v1/health", health, methods=["GET"], tags=["service"], openapi_extra={"x-roles": []})
+    for part in (jobs, people, awarding, sites, snapshots, reports):
+        app.include_router(part.router, prefix="/v1")
     for known in KNOWN:
         app.add_exception_handler(known, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -109,13 +70,15 @@ async def _known(_request: Request, error: Exception) -> Response:
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     faults: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
-    sentences = [f"{'.'.join(str(part)[:80] for part in fault['loc'])}: {fault['msg']}" for fault in faults[:5]]
-    return problem(
-        422,
-        "invalid-request",
-        _plain("; ".join(sentences)) or "the request is not valid",
-        "GET /v1/openapi.json says what is",
-    )
+    sentences = "; ".join(map(_sentence, faults[:5]))
+    return problem(422, "invalid-request", _plain(sentences) or "the request is not valid")
+
+
+def _sentence(fault: dict[str, Any]) -> str:
+    """Word what pydantic found: the field as people know it, then what it should be."""
+    field = ".".join(str(part)[:80] for part in fault["loc"] if part not in ("body", "query", "path"))
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message
 
 
 def _plain(text: str) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from hmac import compare_digest
 
+from sqlalchemy import Connection, Table, bindparam
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
@@ -57,17 +58,18 @@ def new_token(person_id: str, label: str, valid_for: timedelta) -> tuple[str, Ap
     return text, row
 
 
-_token_with_person = select_columns(
-    col(ApiToken.sha256),
-    col(ApiToken.expires_at),
-    col(ApiToken.revoked_at),
-    col(Person.id),
-    col(Person.name),
-    col(Person.roles),
-).join(Person, col(Person.id) == col(ApiToken.person_id))
+_tokens: Table = ApiToken.__table__  # type: ignore[attr-defined]
+_persons: Table = Person.__table__  # type: ignore[attr-defined]
+_token_with_person = (
+    select_columns(
+        _tokens.c.sha256, _tokens.c.expires_at, _tokens.c.revoked_at, _persons.c.id, _persons.c.name, _persons.c.roles
+    )
+    .join(_persons, _persons.c.id == _tokens.c.person_id)
+    .where(_tokens.c.id == bindparam("token_id"))
+)
 
 
-def authenticate(session: Session, authorization: str | None) -> Caller:
+def authenticate(connection: Connection, authorization: str | None) -> Caller:
     """Return the caller whom an Authorization header names.
 
     Raises:
@@ -77,7 +79,7 @@ def authenticate(session: Session, authorization: str | None) -> Caller:
     parts = text.split("_", 2)
     if scheme.lower() != "bearer" or len(parts) != 3 or parts[0] != SCHEME:
         raise NotAuthenticated("no valid token was sent", "log in with `idf-compute login`")
-    row = session.execute(_token_with_person.where(col(ApiToken.id) == parts[1])).first()
+    row = connection.execute(_token_with_person, {"token_id": parts[1]}).first()
     digest = sha256(text.encode()).hexdigest()
     if row is None or not compare_digest(row[0], digest) or not _is_valid(row[1], row[2]):
         raise NotAuthenticated("the token is unknown, revoked or past its end", "log in with `idf-compute login`")

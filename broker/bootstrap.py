@@ -85,15 +85,13 @@ def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] 
 
 
 def _slurm_over_ssh(site: SiteIn) -> Scheduler:
-    from adapters.slurm.scheduler import SlurmScheduler
-    from adapters.slurm.ssh import Login
+    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
 
-    return SlurmScheduler(
-        Login(
-            host=site.host,
-            port=site.port,
-            user=site.login,
-            identity_file=Path(site.identity_file),
-            host_key=site.host_key,
-        )
+    ssh = SshSettings(
+        host=site.host,
+        port=site.port,
+        user=site.login,
+        identity_file=Path(site.identity_file),
+        known_host=site.host_key,
     )
+    return SlurmSsh(SlurmSettings(cluster=site.cluster, ssh=ssh))

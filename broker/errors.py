@@ -20,7 +20,6 @@ from quotas.errors import (
     AwardNotActive,
     AwardTooSmall,
     AwardUnknown,
-    GpuClassUnknown,
     ProgrammeTooSmall,
     QuotaError,
 )
@@ -119,7 +118,6 @@ STATUS: dict[type[Exception], int] = {
     AwardTooSmall: 422,
     AwardNotActive: 422,
     ProgrammeTooSmall: 422,
-    GpuClassUnknown: 422,
     SiteTrouble: 503,
     Unreachable: 503,
     Uncertain: 503,

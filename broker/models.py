@@ -1,6 +1,6 @@
 """The broker's tables: people, tokens, organisations, projects, sites, jobs and what happened to them."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -19,6 +19,8 @@ from sqlmodel import Field, SQLModel
 
 from broker.lifecycle import ENDED, JobState
 from storage.tables import BIG, UtcTime
+
+ANSWERS_KEPT_FOR = timedelta(hours=24)
 
 _STATES = ", ".join(f"'{state}'" for state in JobState)
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -23,6 +22,8 @@ def _config(url: str) -> Config:
 
 def migrate_to(url: str, revision: str = "head") -> str:
     """Bring the tables to a revision, up or down, and say which they have now."""
+    from alembic import command
+
     config = _config(url)
     before = current(url)
     script = ScriptDirectory.from_config(config)

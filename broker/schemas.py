@@ -263,6 +263,8 @@ class SiteIn(Schema):
 
     name: Slug
     kind: Literal["slurm"] = "slurm"
+    cluster: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """The scheduler's own name of the cluster: part of every attempt's identity."""
     host: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?$")
     port: int = Field(default=22, ge=1, le=65535)
     login: str = Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")

@@ -63,7 +63,8 @@ def settle_jobs(session: Session, rows: Sequence[Row[Any]], now: datetime) -> No
 
 def remaining_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
     """Return what is left of each job's hold, in credits."""
-    return dict(session.execute(select(Hold.id, Hold.remaining).where(col(Hold.id).in_(job_ids))).tuples().all())
+    rows = session.execute(select(Hold.id, Hold.remaining).where(col(Hold.id).in_(job_ids)))
+    return {row[0]: row[1] for row in rows}
 
 
 def charges_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
@@ -92,6 +93,6 @@ def _owner(row: Row[Any]) -> Owner:
 
 
 def _post(session: Session, postings: Sequence[Posting], now: datetime) -> None:
-    for outcome in post(session, postings, now):
+    for outcome in post(session.connection(), postings, now):
         if isinstance(outcome, QuotaError):
             raise outcome

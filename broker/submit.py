@@ -7,8 +7,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Table, and_, select
-from sqlmodel import Session, col
+from sqlalchemy import Connection, Table, bindparam, select
 
 from broker.auth import Caller
 from broker.bootstrap import Services
@@ -21,6 +20,7 @@ from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
 from quotas.amounts import hold_credits, hours_text
 from quotas.errors import AwardNotActive, AwardTooSmall, AwardUnknown, QuotaError
 from quotas.holds import open_hold
+from quotas.ledger import account_id
 from quotas.models import Account, Award, Programme
 from quotas.programmes import weights
 from storage.tables import new_id, utcnow
@@ -29,8 +29,14 @@ _jobs: Table = Job.__table__  # type: ignore[attr-defined]
 _payloads: Table = JobPayload.__table__  # type: ignore[attr-defined]
 _events: Table = JobEvent.__table__  # type: ignore[attr-defined]
 _accounts: Table = ProjectAccount.__table__  # type: ignore[attr-defined]
+_projects: Table = Project.__table__  # type: ignore[attr-defined]
+_memberships: Table = Membership.__table__  # type: ignore[attr-defined]
+_site_table: Table = Site.__table__  # type: ignore[attr-defined]
+_programmes: Table = Programme.__table__  # type: ignore[attr-defined]
+_awards: Table = Award.__table__  # type: ignore[attr-defined]
+_ledger_accounts: Table = Account.__table__  # type: ignore[attr-defined]
 
-Row = tuple[Table, Mapping[str, Any]]
+TableRow = tuple[Table, Mapping[str, Any]]
 PLACEMENT_TRIES_MAX = 4
 
 
@@ -61,41 +67,43 @@ class Plan:
     notices: tuple[str, ...]
 
 
-def plan(session: Session, caller: Caller, wanted: JobIn, now: datetime) -> Plan:
+def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -> Plan:
     """Decide where a job would run and which award would pay, without changing anything.
 
     Raises:
         NotFound, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall: the rule that refuses it.
     """
-    project = _project(session, caller, wanted.project)
+    project = _project(connection, caller, wanted.project)
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
-    known = {name: gpu_class.weight_thousandths for name, gpu_class in weights(session, now).items()}
-    placement = place(timed, project.confidentiality, _sites(session, project.id, wanted.site), known)
+    known = weights(connection, now)
+    placement = place(timed, project.confidentiality, _sites(connection, project.id, wanted.site), known)
     weight = known[placement.gpu_class]
     held = hold_credits(wanted.gpus, time_limit_s, placement.site.settings.kill_grace_s, weight)
-    award_id, end_at, available = _award(session, project, wanted.award, held, now)
+    award_id, end_at, available = _award(connection, project, wanted.award, held, now)
     _check_end(award_id, end_at, time_limit_s, now)
     return Plan(wanted, project, placement, award_id, end_at, available, weight, time_limit_s, held, notices)
 
 
-def _project(session: Session, caller: Caller, name: str | None) -> ProjectFacts:
-    wanted = (
-        select(
-            col(Project.id),
-            col(Project.name),
-            col(Project.programme_id),
-            col(Project.confidentiality),
-            col(Programme.default_time_limit_s),
-        )
-        .join(Programme, col(Programme.id) == col(Project.programme_id))
-        .join(Membership, col(Membership.project_id) == col(Project.id))
-        .where(col(Membership.person_id) == caller.person_id)
-        .limit(2)
+_own_projects = (
+    select(
+        _projects.c.id,
+        _projects.c.name,
+        _projects.c.programme_id,
+        _projects.c.confidentiality,
+        _programmes.c.default_time_limit_s,
     )
-    if name is not None:
-        wanted = wanted.where(col(Project.name) == name)
-    rows = session.execute(wanted).all()
+    .join(_programmes, _programmes.c.id == _projects.c.programme_id)
+    .join(_memberships, _memberships.c.project_id == _projects.c.id)
+    .where(_memberships.c.person_id == bindparam("person_id"))
+    .limit(2)
+)
+_own_project = _own_projects.where(_projects.c.name == bindparam("name"))
+
+
+def _project(connection: Connection, caller: Caller, name: str | None) -> ProjectFacts:
+    wanted = _own_projects if name is None else _own_project
+    rows = connection.execute(wanted, {"person_id": caller.person_id, "name": name}).all()
     if not rows:
         what = f"no project {name} that you belong to" if name else "you belong to no project yet"
         raise NotFound(what, "`idf-compute project list` shows yours")
@@ -112,49 +120,50 @@ def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, .
     return limit_s, (f"no time limit was given: the programme's default of {limit_s // 60} min applies (--time)",)
 
 
-def _sites(session: Session, project_id: str, name: str | None) -> list[SiteFacts]:
-    wanted = select(col(Site.id), col(Site.settings), col(Site.problems))
-    if name is not None:
-        wanted = wanted.where(col(Site.name) == name)
-    taken = session.execute(
-        select(col(ProjectAccount.site_id), col(ProjectAccount.account), col(ProjectAccount.project_id))
-    ).all()
-    return [
-        _site_facts(
-            id_,
-            SiteIn.model_validate(settings),
-            problems,
-            project_id,
-            [row[1:] for row in taken if row[0] == id_],
-        )
-        for id_, settings, problems in session.execute(wanted)
-    ]
+_sites_with_accounts = select(
+    _site_table.c.id,
+    _site_table.c.name,
+    _site_table.c.settings,
+    _site_table.c.problems,
+    _accounts.c.account,
+    _accounts.c.project_id,
+).join(_accounts, _accounts.c.site_id == _site_table.c.id, isouter=True)
 
 
-def _site_facts(
-    id_: str, settings: SiteIn, problems: Sequence[str], project_id: str, taken: Sequence[Any]
-) -> SiteFacts:
+def _sites(connection: Connection, project_id: str, name: str | None) -> list[SiteFacts]:
+    rows: dict[str, list[Any]] = {}
+    for row in connection.execute(_sites_with_accounts):
+        if name is None or row.name == name:
+            rows.setdefault(row.id, []).append(row)
+    return [_site_facts(SiteIn.model_validate(some[0].settings), project_id, some) for some in rows.values()]
+
+
+def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteFacts:
+    """Make the facts of one site from its rows, one for each account that is taken."""
+    id_, problems = rows[0].id, rows[0].problems
     if settings.isolation == "shared":
         return SiteFacts(id_, settings, problems, settings.accounts[0], account_is_new=False)
-    own = next((account for account, owner_id in taken if owner_id == project_id), None)
+    taken = {row.account: row.project_id for row in rows if row.account is not None}
+    own = next((account for account, owner_id in taken.items() if owner_id == project_id), None)
     if own is not None:
         return SiteFacts(id_, settings, problems, own, account_is_new=False)
-    used = {account for account, _ in taken}
-    free = next((account for account in settings.accounts if account not in used), None)
+    free = next((account for account in settings.accounts if account not in taken), None)
     return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
 
 
+_awards_with_available = (
+    select(_awards.c.id, _awards.c.start_at, _awards.c.end_at, _ledger_accounts.c.balance)
+    .join(_ledger_accounts, _ledger_accounts.c.id == "available:" + _awards.c.id)
+    .where(_awards.c.project_id == bindparam("project_id"))
+    .order_by(_awards.c.end_at, _awards.c.id)
+)
+
+
 def _award(
-    session: Session, project: ProjectFacts, award_id: str | None, held: int, now: datetime
+    connection: Connection, project: ProjectFacts, award_id: str | None, held: int, now: datetime
 ) -> tuple[str, datetime, int]:
     """Return the award that pays: the one asked for, or the active one that ends first and can pay it whole."""
-    wanted = (
-        select(col(Award.id), col(Award.start_at), col(Award.end_at), col(Account.balance))
-        .join(Account, and_(col(Account.owner_id) == col(Award.id), col(Account.kind) == "available"))
-        .where(col(Award.project_id) == project.id)
-        .order_by(col(Award.end_at), col(Award.id))
-    )
-    rows = [tuple(row) for row in session.execute(wanted)]
+    rows: Sequence[Any] = connection.execute(_awards_with_available, {"project_id": project.id}).all()
     if award_id is not None:
         rows = [row for row in rows if row[0] == award_id]
         if not rows:
@@ -246,8 +255,10 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
 
 
 def _available(services: Services, award_id: str) -> int:
-    with services.database.read() as session:
-        return session.get_one(Account, f"available:{award_id}").balance
+    wanted = select(_ledger_accounts.c.balance).where(_ledger_accounts.c.id == account_id("available", award_id))
+    with services.database.rows() as connection:
+        balance: int = connection.execute(wanted).scalar_one()
+        return balance
 
 
 def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
@@ -281,7 +292,7 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
     }
 
 
-def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[Row, ...]:
+def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[TableRow, ...]:
     wanted, placement = decided.wanted, decided.placement
     payload = {
         "job_id": job["id"],
@@ -292,7 +303,7 @@ def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[Row, ...]:
     event = event_row(
         job["id"], JobState.HELD, f"submitted; {hours_text(decided.held_credits)} held", job["created_at"]
     )
-    rows: tuple[Row, ...] = ((_jobs, job), (_payloads, payload), (_events, event))
+    rows: tuple[TableRow, ...] = ((_jobs, job), (_payloads, payload), (_events, event))
     if placement.site.account_is_new:
         account = {
             "site_id": placement.site.id,

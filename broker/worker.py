@@ -12,22 +12,25 @@ from pathlib import Path
 from typing import TextIO
 
 import structlog
-from sqlmodel import col, select
+from sqlmodel import col, delete, select
 
 from adapters.errors import SiteError
 from broker.adopt import adopt, forget_leases
 from broker.bootstrap import Services
 from broker.cancel import send_cancels
 from broker.dispatch import BACKOFF_S_MAX, Desk, dispatch
-from broker.models import Site
+from broker.models import ANSWERS_KEPT_FOR, Idempotency, Site
 from broker.reconcile import reconcile
 from broker.schemas import SiteIn
+from storage.database import DatabaseUnavailable
+from storage.tables import utcnow
 
 SITES_AGAIN_S = 2
+FORGET_AGAIN_S = 600
 log = structlog.get_logger()
 
 
-class WorkerRunsAlready(Exception):
+class WorkerRunsAlready(DatabaseUnavailable):
     """Another worker process works on this SQLite database."""
 
 
@@ -39,6 +42,7 @@ class Worker:
         self._stopping = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._lock: TextIO | None = None
+        self._forget_at = 0.0
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -63,6 +67,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 self._watch_new_sites()
+                self._forget_old_answers()
             except Exception as error:
                 log.exception("worker-fault", error=repr(error))
             self._stopping.wait(SITES_AGAIN_S)
@@ -78,6 +83,14 @@ class Worker:
                 thread = threading.Thread(target=loop.run, name=f"site-{id_}", daemon=True)
                 self._threads[id_] = thread
                 thread.start()
+
+    def _forget_old_answers(self) -> None:
+        """Delete kept answers to POSTs that are older than their 24 hours, now and then."""
+        if time.monotonic() < self._forget_at:
+            return
+        with self._services.database.write() as session:
+            session.exec(delete(Idempotency).where(col(Idempotency.created_at) < utcnow() - ANSWERS_KEPT_FOR))
+        self._forget_at = time.monotonic() + FORGET_AGAIN_S
 
 
 class SiteLoop:

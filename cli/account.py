@@ -18,9 +18,7 @@ STDIN = "-"
 
 @app.command()
 def login(
-    url: Annotated[
-        str | None, typer.Option(help="The broker's address. [default: the one used before]")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="The broker's address. [default: the one used before]")] = None,
     token_file: Annotated[
         str | None,
         typer.Option("--token-file", metavar="FILE|-", help="Read the token from a file or from stdin."),

@@ -42,9 +42,7 @@ class Client:
         headers = {"Content-Type": "application/json", "Idempotency-Key": _new_key()}
         return _json(self._request("POST", path, headers, json.dumps(body or {}).encode()))
 
-    def pages(
-        self, path: str, query: Query | None = None, limit: int = LIST_ITEMS_MAX
-    ) -> tuple[list[Row], bool]:
+    def pages(self, path: str, query: Query | None = None, limit: int = LIST_ITEMS_MAX) -> tuple[list[Row], bool]:
         """Follow a list's cursors up to `limit` items; the second value says whether there is more."""
         items: list[Row] = []
         cursor: str | None = None
@@ -59,7 +57,7 @@ class Client:
 
     def exists(self, path: str) -> bool:
         """Say whether a thing is there. Raises Failure when it can be neither affirmed nor denied."""
-        answer = self._wire.exchange("HEAD", path, {}, None)
+        answer = self._wire.exchange("GET", path, {}, None)
         if answer.status == 404:
             return False
         _raise_if_refused(answer)
@@ -93,9 +91,7 @@ def connect() -> Client:
     loaded = config.load()
     if not loaded.url or not loaded.token:
         where = f" at {loaded.url}" if loaded.url else ""
-        raise Failure(
-            Exit.FORBIDDEN, f"you are not logged in{where}", "run: idf-compute login --url https://…"
-        )
+        raise Failure(Exit.FORBIDDEN, f"you are not logged in{where}", "run: idf-compute login --url https://…")
     return Client(loaded.url, loaded.token)
 
 
@@ -150,7 +146,5 @@ def _json(answer: Answer) -> Row:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise Failure(
-            Exit.UNREACHABLE, "what answered is not the broker: it sent no JSON", "check its address"
-        )
+        raise Failure(Exit.UNREACHABLE, "what answered is not the broker: it sent no JSON", "check its address")
     return value

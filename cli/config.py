@@ -81,9 +81,7 @@ def _config(values: dict[str, Any], file: Path) -> Config:
     files_max = snapshot.get("files_max", SNAPSHOT_FILES_MAX) if isinstance(snapshot, dict) else None
     texts_fit = all(value is None or isinstance(value, str) for value in (url, token))
     if not texts_fit or not isinstance(bytes_max, int) or not isinstance(files_max, int):
-        raise Failure(
-            Exit.USAGE, f"{file} is not understood", "url and token are texts, [snapshot] holds two numbers"
-        )
+        raise Failure(Exit.USAGE, f"{file} is not understood", "url and token are texts, [snapshot] holds two numbers")
     return Config(url, token, bytes_max, files_max)
 
 
@@ -96,13 +94,7 @@ def checked_url(url: str) -> str:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         host = ""
-    if (
-        not host
-        or parts.scheme not in ("http", "https")
-        or parts.query
-        or parts.fragment
-        or "@" in parts.netloc
-    ):
+    if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment or "@" in parts.netloc:
         raise Failure(Exit.USAGE, f"{url!r} is no address of a broker", "write it as https://broker.example")
     if parts.scheme == "http" and not is_loopback(host):
         raise Failure(
@@ -148,9 +140,7 @@ def save(config: Config) -> Path:
 
     file = path()
     lines = [f"{name} = {json.dumps(value)}" for name, value in _texts(config)]
-    limits = (
-        f"[snapshot]\nsize_bytes_max = {config.snapshot_bytes_max}\nfiles_max = {config.snapshot_files_max}"
-    )
+    limits = f"[snapshot]\nsize_bytes_max = {config.snapshot_bytes_max}\nfiles_max = {config.snapshot_files_max}"
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".config-")

@@ -66,7 +66,7 @@ _OF_STATUS = {
 }
 
 
-class Failure(Exception):  # noqa: N818 - the word of the sentence it carries
+class Failure(Exception):
     """The end of a command: one sentence for a person, what would help, and the exit code for a script."""
 
     def __init__(
@@ -97,7 +97,7 @@ def of_state(state: str) -> Exit:
 
 def of_status(status: int, code: str) -> Exit:
     """Give the exit code of a refusal: by its HTTP status; a rule's own code tells a rule from bad input."""
-    if status in (400, 422) and code not in ("", "bad-request", "invalid", "invalid-request", "validation"):
+    if status in (400, 422) and code not in ("", "bad-request", "invalid-request"):
         return Exit.REFUSED
     if 400 <= status < 500:
         return _OF_STATUS.get(status, Exit.REFUSED)

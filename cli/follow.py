@@ -15,6 +15,8 @@ POLL_PAUSES_S = (0.2, 0.3, 0.5, 1, 2)
 """Between two looks at a job that is waited for; the last one repeats."""
 PATIENCE_S = 120
 """For how long a broker that went away in the middle of a log is tried again."""
+START_WAIT_S = 2
+"""For how long the broker holds a request before the job runs, so that its states are seen to change."""
 IDLE_PAUSE_S = 0.3
 """The least time between two requests that bring nothing, should the broker not hold them."""
 AWAY_PAUSE_S = 2
@@ -37,9 +39,9 @@ def wait(client: Client, job: str) -> Row | None:
     try:
         while True:
             seen = _patiently(lambda: client.get(f"/v1/jobs/{part(job)}"))
-            said = _say_state(job, str(seen["state"]), said)
-            if has_ended(said):
+            if has_ended(str(seen["state"])):
                 return seen
+            said = _say_state(job, str(seen["state"]), said)
             pause = next(pauses, pause)
             time.sleep(pause)
     except KeyboardInterrupt:
@@ -122,7 +124,7 @@ def _stream(client: Client, job: str, offset: int, *, raw: bool) -> None:
         ever, offset = ever or chunk.exists, chunk.next_offset
         if ended and not chunk.text:
             break
-        hold_s = 0 if ended else LOG_WAIT_S
+        hold_s = 0 if ended else LOG_WAIT_S if chunk.state == "running" and chunk.exists else START_WAIT_S
         if not chunk.text:
             time.sleep(max(0.0, IDLE_PAUSE_S - (time.monotonic() - asked)))
     _show(text, b"", raw=raw, final=True)

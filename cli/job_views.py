@@ -70,9 +70,7 @@ def show(job: str, in_json: bool) -> None:
 
 
 def _facts(job: Row) -> list[tuple[str, object]]:
-    where = (
-        f"{job['site']} (job {job['site_job_id']})" if job["site_job_id"] else f"{job['site']} (not sent yet)"
-    )
+    where = f"{job['site']} (job {job['site_job_id']})" if job["site_job_id"] else f"{job['site']} (not sent yet)"
     state = job["state"]
     if job["cancel_requested_at"] and not has_ended(state):
         state = f"{state}, to be cancelled since {moment_text(job['cancel_requested_at'])}"
@@ -114,9 +112,7 @@ def _timeline(job: Row) -> None:
             lasted = duration_text(int((moment(following["at"]) - moment(event["at"])).total_seconds()))
         mark = "o" if following else ("*" if has_ended(event["state"]) else ">")
         at = moment_text(event["at"])
-        say(
-            f"  {at}  {mark} {one_line(event['state']):<13} {lasted:>10}  {one_line(event['cause'])}".rstrip()
-        )
+        say(f"  {at}  {mark} {one_line(event['state']):<13} {lasted:>10}  {one_line(event['cause'])}".rstrip())
 
 
 def _attempts(job: Row) -> None:

@@ -15,9 +15,7 @@ def jobs(
     project: Project = None,
     state: Annotated[
         str | None,
-        typer.Option(
-            "--state", "-s", help="Only in this state.", autocompletion=lambda: list(job_views.STATES)
-        ),
+        typer.Option("--state", "-s", help="Only in this state.", autocompletion=lambda: list(job_views.STATES)),
     ] = None,
     limit: Limit = 50,
     every: Annotated[bool, typer.Option("--all", "-a", help="Show all, up to 10,000.")] = False,
@@ -47,9 +45,7 @@ def show(job: JobId, in_json: Json = False) -> None:
 def logs(
     job: JobId,
     keep_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Write the bytes as they are, into a file or pipe.")
-    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Write the bytes as they are, into a file or pipe.")] = False,
     offset: Annotated[int, typer.Option("--offset", min=0, help="Start at this byte.")] = 0,
     in_json: Json = False,
 ) -> int:

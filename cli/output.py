@@ -96,6 +96,8 @@ class Column(NamedTuple):
 
 
 _GAP = 2
+_SHRUNK = 12
+"""What a column that may shrink keeps at least."""
 _STYLES = {
     "succeeded": "green", "running": "cyan", "failed": "red", "timed_out": "red", "out_of_memory": "red",
     "node_failed": "red", "lost": "red", "preempted": "yellow", "cancelled": "yellow",
@@ -126,36 +128,37 @@ def _aligned(columns: Sequence[Column], widths: list[int], line: list[str]) -> s
 
 
 def _table_on_terminal(columns: Sequence[Column], cells: list[list[str]]) -> None:
-    """Leave out spare columns until the table fits, then let rich cut the columns that may shrink."""
+    """Print a table with rich, in the columns and widths that the terminal has room for."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
-    kept = fitting(columns, _widths(columns, cells), console.width)
+    widths = [max([len(columns[i].title), *(cell_len(row[i]) for row in cells)]) for i in range(len(columns))]
     grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for i in kept:
-        grid.add_column(
-            Text(columns[i].title),
-            justify="right" if columns[i].right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None if columns[i].shrinks else _widths([columns[i]], [[row[i]] for row in cells])[0],
-        )
+    kept = fitting(columns, widths, console.width)
+    for i, width in kept.items():
+        justify: Any = "right" if columns[i].right else "left"
+        grid.add_column(Text(columns[i].title), justify=justify, no_wrap=True, overflow="ellipsis", width=width)
     for row in cells:
         grid.add_row(*(Text(row[i], style=_STYLES.get(row[i], "")) for i in kept))
     console.print(grid)
 
 
-def fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
-    """Give the columns to show on `width` characters; one that may shrink counts at most 12 of them."""
-    kept = list(range(len(columns)))
+def fitting(columns: Sequence[Column], widths: Sequence[int], width: int) -> dict[int, int]:
+    """Give which columns to show on `width` characters, and how wide: spare ones go, then others shrink."""
+    kept = dict(enumerate(widths))
 
-    def needed() -> int:
-        return sum((min(widths[i], 12) if columns[i].shrinks else widths[i]) + _GAP for i in kept) - _GAP
+    def needed(least: int) -> int:
+        shrunk = (min(kept[i], least) if columns[i].shrinks else kept[i] for i in kept)
+        return sum(shrunk) + _GAP * (len(kept) - 1)
 
-    while needed() > width and any(columns[i].spare for i in kept):
-        kept.remove(max(kept, key=lambda i: columns[i].spare))
+    while needed(_SHRUNK) > width and any(columns[i].spare for i in kept):
+        del kept[max(kept, key=lambda i: columns[i].spare)]
+    while needed(max(kept.values())) > width and any(columns[i].shrinks and kept[i] > _SHRUNK for i in kept):
+        widest = max((i for i in kept if columns[i].shrinks), key=lambda i: kept[i])
+        kept[widest] -= 1
     return kept
 
 

@@ -32,9 +32,7 @@ class Role(StrEnum):
 def add_person(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case letters, digits and hyphens.")],
     full_name: Annotated[str | None, typer.Option("--full-name", help="The name as it is shown.")] = None,
-    role: Annotated[
-        list[Role] | None, typer.Option("--role", help="May be repeated. [default: engineer]")
-    ] = None,
+    role: Annotated[list[Role] | None, typer.Option("--role", help="May be repeated. [default: engineer]")] = None,
     in_json: Json = False,
 ) -> None:
     """Add a person.

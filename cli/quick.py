@@ -1,8 +1,8 @@
 """The short way to the commands that people and scripts repeat: their plain forms, understood without Typer.
 
 Importing Typer and letting it read the words of `idf-compute jobs` takes longer than all the rest (README.md
-has figures). What is not understood here, help and mistakes included, is left to Typer; a test holds the forms
-below equal to what Typer knows.
+has figures). What is not understood here, help and mistakes included, is left to Typer; a test holds the
+forms below equal to what Typer knows.
 """
 
 from collections.abc import Callable

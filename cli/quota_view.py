@@ -41,6 +41,4 @@ def _show(award: Row) -> None:
 def in_hours_of_each_class(award: Row) -> str:
     """Write a balance as `25 h h100-80 or 100 h v100-32`."""
     kinds = award["classes"]
-    return " or ".join(
-        f"{class_hours_text(kind['available_s'])} {one_line(kind['gpu_class'])}" for kind in kinds
-    )
+    return " or ".join(f"{class_hours_text(kind['available_s'])} {one_line(kind['gpu_class'])}" for kind in kinds)

@@ -33,9 +33,7 @@ def _report() -> None:
 
 @report.command()
 def gpu(
-    start: Annotated[
-        str | None, typer.Option("--from", help="First day. [default: the 1st of this month]")
-    ] = None,
+    start: Annotated[str | None, typer.Option("--from", help="First day. [default: the 1st of this month]")] = None,
     end: Annotated[str | None, typer.Option("--to", help="Last day, included. [default: today]")] = None,
     by: Annotated[By, typer.Option(help="What a row stands for.")] = By.PROJECT,
     in_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,

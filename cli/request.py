@@ -21,9 +21,7 @@ def read_script(file: Path) -> str:
     """Read a script from disk. Raises Failure, one sentence, for anything that is no script."""
     try:
         if not file.is_file():
-            raise Failure(
-                Exit.USAGE, f"there is no script {file}" if not file.exists() else f"{file} is no file"
-            )
+            raise Failure(Exit.USAGE, f"there is no script {file}" if not file.exists() else f"{file} is no file")
         with file.open("rb") as opened:
             data = opened.read(SCRIPT_BYTES_MAX + 1)
     except OSError as error:
@@ -37,9 +35,7 @@ def _script_text(data: bytes, file: Path) -> str:
     if len(data) > SCRIPT_BYTES_MAX:
         raise Failure(Exit.USAGE, f"the script {file} is larger than 1 MiB", "send large files with --dir")
     if b"\0" in data:
-        raise Failure(
-            Exit.USAGE, f"{file} is not a text", f"to run a program: submit --dir . -- ./{file.name}"
-        )
+        raise Failure(Exit.USAGE, f"{file} is not a text", f"to run a program: submit --dir . -- ./{file.name}")
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -51,9 +47,7 @@ def _script_text(data: bytes, file: Path) -> str:
             f"begin it with #!/bin/bash, or run it with: submit --dir . -- python {file.name}",
         )
     if "\r\n" in text:
-        raise Failure(
-            Exit.USAGE, f"the script {file} has DOS line ends", f"convert it: sed -i 's/\\r$//' {file}"
-        )
+        raise Failure(Exit.USAGE, f"the script {file} has DOS line ends", f"convert it: sed -i 's/\\r$//' {file}")
     return text
 
 
@@ -121,9 +115,7 @@ def _memory_mib(counted_by: str, amount_mib: int, gpus: int, nodes: int, cpus_pe
     if counted_by == "gpu":
         return -(-amount_mib * gpus // nodes)
     if cpus_per_node is None:
-        raise Failure(
-            Exit.REFUSED, "--mem-per-cpu without a number of CPUs cannot be taken over", "give --mem"
-        )
+        raise Failure(Exit.REFUSED, "--mem-per-cpu without a number of CPUs cannot be taken over", "give --mem")
     return amount_mib * cpus_per_node
 
 
@@ -132,16 +124,12 @@ def _gpu_class(directives: Directives, sites: list[Fields], site: str | None) ->
     near = [known for known in sites if site in (None, known["name"])]
     meant: set[str] = set()
     if directives.gpu_type:
-        meant = _one_of(
-            f"the GPU type {directives.gpu_type}", _classes_of_type(directives.gpu_type, near), near
-        )
+        meant = _one_of(f"the GPU type {directives.gpu_type}", _classes_of_type(directives.gpu_type, near), near)
     if directives.constraint:
         pairs = {known["constraints"].get(directives.constraint) for known in near} - {None}
         by_constraint = _one_of(f"--constraint={directives.constraint}", {str(pair) for pair in pairs}, near)
         if meant and meant != by_constraint:
-            raise Failure(
-                Exit.REFUSED, "the script's GPU type and constraint name different GPUs", "give --gpu-class"
-            )
+            raise Failure(Exit.REFUSED, "the script's GPU type and constraint name different GPUs", "give --gpu-class")
         meant = by_constraint
     return meant.pop()
 
@@ -175,9 +163,7 @@ def remarks(directives: Directives, given: Fields, script: Path) -> list[str]:
     if directives.dropped:
         lines.append(f"left out: {'; '.join(_reasons(directives))}")
     if any(found.option.name == "export" and found.value.upper() == "ALL" for found in directives.taken):
-        lines.append(
-            "the variables of your shell are not sent; use --env NAME=VALUE for those that the job needs"
-        )
+        lines.append("the variables of your shell are not sent; use --env NAME=VALUE for those that the job needs")
     return lines
 
 

@@ -8,8 +8,8 @@ from cli.sbatch_options import Fate
 from cli.sbatch_words import Found, found_in, wrong
 from cli.units import memory_mib, slurm_duration_s
 
-_COUNT = re.compile(r"[1-9]\d{0,6}")
-_RANGE = re.compile(r"([1-9]\d{0,6})(?:-([1-9]\d{0,6}))?")
+_COUNT = re.compile(r"[1-9][0-9]{0,6}")
+_RANGE = re.compile(r"([1-9][0-9]{0,6})(?:-([1-9][0-9]{0,6}))?")
 
 
 class Directives(NamedTuple):
@@ -81,9 +81,7 @@ def _time(found: Found, value: str) -> dict[str, Any]:
     try:
         return {"time_limit_s": slurm_duration_s(value)}
     except Failure as failure:
-        raise wrong(
-            found.line, f"{found} is not understood", "write minutes, HH:MM:SS or D-HH:MM:SS"
-        ) from failure
+        raise wrong(found.line, f"{found} is not understood", "write minutes, HH:MM:SS or D-HH:MM:SS") from failure
 
 
 def _nodes(found: Found, value: str) -> dict[str, Any]:
@@ -104,7 +102,7 @@ def _gres(found: Found, value: str) -> dict[str, Any]:
     resource, _, rest = value.removeprefix("gres:").removeprefix("gres/").partition(":")
     if resource != "gpu" or "," in value:
         raise _refused(found, f"{found} asks for more than GPUs", "only gpu[:type][:count] is taken over")
-    if not rest or not rest[-1].isdigit() or (":" not in rest and not rest.isdigit()):
+    if not rest or rest[-1] not in "0123456789" or (":" not in rest and not _COUNT.fullmatch(rest)):
         rest = f"{rest}:1" if rest else "1"
     return _gpus(found, "gres_per_node", rest)
 
@@ -113,16 +111,12 @@ def _memory(found: Found, name: str, value: str) -> tuple[str, int]:
     try:
         return name.removeprefix("mem").removeprefix("-per-") or "node", memory_mib(value)
     except Failure as failure:
-        raise _refused(
-            found, f"{found} is no amount of memory", "write an amount, such as --mem=64G"
-        ) from failure
+        raise _refused(found, f"{found} is no amount of memory", "write an amount, such as --mem=64G") from failure
 
 
 def _export(found: Found, value: str) -> dict[str, Any]:
     if value.upper() not in ("ALL", "NONE", "NIL"):
-        raise _refused(
-            found, f"--export with values (line {found.line}) cannot be taken over", "use --env NAME=VALUE"
-        )
+        raise _refused(found, f"--export with values (line {found.line}) cannot be taken over", "use --env NAME=VALUE")
     return {}
 
 

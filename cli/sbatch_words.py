@@ -33,9 +33,7 @@ def _words(script: str) -> list[tuple[int, str]]:
     for number, line in enumerate(script.split("\n"), start=1):
         if line.startswith("#SBATCH"):
             if _HET.search(line):
-                raise wrong(
-                    number, "a heterogeneous job (hetjob) cannot be taken over", "submit its parts as jobs"
-                )
+                raise wrong(number, "a heterogeneous job (hetjob) cannot be taken over", "submit its parts as jobs")
             words += [(number, word) for word in split(line.removeprefix("#SBATCH"), number)]
         elif line.startswith(("#PBS", "#BSUB", "#SLURM")):
             raise wrong(number, f"{line.split()[0]} lines are not read here", "write the line with #SBATCH")
@@ -47,28 +45,31 @@ def _words(script: str) -> list[tuple[int, str]]:
 def split(rest: str, number: int = 0) -> list[str]:
     """Split what follows `#SBATCH` into words, by sbatch's rules. Raises Failure: a quote never closed.
 
-    As there, a backslash outside quotes does not keep a blank: the word ends at it.
+    As there, a backslash outside quotes does not keep a blank, and an empty word ends the line.
     """
-    words = [""]
+    words: list[str] = []
+    word: str | None = None
     quote, escaped = "", False
     for character in rest:
         if character in _BLANK and not quote:
-            words, escaped = [*words, ""] if words[-1] else words, False
-        elif escaped or (quote and character not in ("\\", quote)):
-            words[-1], escaped = words[-1] + character, False
+            if word == "":
+                return words
+            words, word, escaped = [*words, word] if word else words, None, False
+            continue
+        if character == "#" and not quote and not escaped:
+            break
+        word = word or ""
+        if escaped or (quote and character not in ("\\", quote)):
+            word, escaped = word + character, False
         elif character == "\\":
             escaped = True
-        elif character == quote:
-            quote = ""
         elif character in "\"'":
-            quote = character
-        elif character == "#":
-            break
+            quote = "" if quote else character
         else:
-            words[-1] += character
+            word += character
     if quote:
         raise wrong(number, f"the quote {quote} is never closed", "close it")
-    return [word for word in words if word]
+    return [*words, word] if word else words
 
 
 def found_in(script: str) -> Iterator[Found]:

@@ -117,9 +117,7 @@ def _thousandths(weight: str) -> int:
     whole, _, decimals = weight.partition(".")
     digits = f"{whole}{decimals:0<3}"
     if not digits.isascii() or not digits.isdigit() or len(decimals) > 3 or not whole or len(digits) > 7:
-        raise Failure(
-            Exit.USAGE, f"the weight {weight!r} is not understood", "write 4 or 2.5, at most three decimals"
-        )
+        raise Failure(Exit.USAGE, f"the weight {weight!r} is not understood", "write 4 or 2.5, at most three decimals")
     return int(digits)
 
 

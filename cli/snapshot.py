@@ -124,13 +124,9 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
 def _check_name(name: str, last: str, seen: dict[str, str]) -> None:
     """Refuse names that would mean something else elsewhere. `seen` holds the names of the same folder."""
     if not last.isprintable() or "\\" in last:
-        raise Failure(
-            Exit.REFUSED, f"the name {name!a} holds control characters or a backslash", "rename the file"
-        )
+        raise Failure(Exit.REFUSED, f"the name {name!a} holds control characters or a backslash", "rename the file")
     if len(name.encode()) > NAME_BYTES_MAX:
-        raise Failure(
-            Exit.REFUSED, f"the name {name[:60]}… is longer than {NAME_BYTES_MAX} bytes", "shorten it"
-        )
+        raise Failure(Exit.REFUSED, f"the name {name[:60]}… is longer than {NAME_BYTES_MAX} bytes", "shorten it")
     other = seen.setdefault(normalize("NFC", last).casefold(), last)
     if other != last:
         raise Failure(Exit.REFUSED, f"{name} and {other} differ by case only", "rename one of them")
@@ -206,6 +202,4 @@ def _opened(path: Path, entry: Entry) -> IO[bytes]:
 
 
 def _changed(path: Path) -> Failure:
-    return Failure(
-        Exit.USAGE, f"{path} changed while the folder was packed, or cannot be read", "submit again"
-    )
+    return Failure(Exit.USAGE, f"{path} changed while the folder was packed, or cannot be read", "submit again")

@@ -24,9 +24,7 @@ def submit(
     words: Annotated[list[str], typer.Argument(metavar="SCRIPT | -- COMMAND [ARGS]")],
     project: Annotated[
         str | None,
-        typer.Option(
-            "--project", "-p", help="Who pays; needed if you are in several.", autocompletion=projects_known
-        ),
+        typer.Option("--project", "-p", help="Who pays; needed if you are in several.", autocompletion=projects_known),
     ] = None,
     award: Annotated[str | None, typer.Option(help="Which award pays; else the one that ends first.")] = None,
     gpus: Annotated[
@@ -36,30 +34,18 @@ def submit(
         str | None,
         typer.Option(help="Kind of GPU; needed where several are possible.", autocompletion=classes_known),
     ] = None,
-    time: Annotated[
-        str | None, typer.Option("--time", "-t", help="At most: 90m, 2h, 1d, HH:MM:SS, D-HH.")
-    ] = None,
+    time: Annotated[str | None, typer.Option("--time", "-t", help="At most: 90m, 2h, 1d, HH:MM:SS, D-HH.")] = None,
     nodes: Annotated[int | None, typer.Option("--nodes", "-N", min=1, help="[default: 1]")] = None,
     cpus_per_gpu: Annotated[int | None, typer.Option(min=1)] = None,
     mem: Annotated[str | None, typer.Option(help="Memory per node: 4G, 512M.")] = None,
     name: Annotated[str | None, typer.Option("--name", "-J", help="[default: the script's name]")] = None,
-    env: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")
-    ] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
     site: Annotated[str | None, typer.Option(autocompletion=sites_known, help="Run here or nowhere.")] = None,
-    folder: Annotated[
-        Path | None, typer.Option("--dir", help="Send this folder; the job starts in it.")
-    ] = None,
-    attempt: Annotated[
-        bool, typer.Option("--try", help="Ten minutes on one GPU of the smallest kind.")
-    ] = False,
+    folder: Annotated[Path | None, typer.Option("--dir", help="Send this folder; the job starts in it.")] = None,
+    attempt: Annotated[bool, typer.Option("--try", help="Ten minutes on one GPU of the smallest kind.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit with the outcome.")] = False,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show the log; exit with the outcome.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen; submit nothing.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show the log; exit with the outcome.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; submit nothing.")] = False,
     in_json: Json = False,
 ) -> int:
     """Submit a script or a command to run on GPUs. A script's #SBATCH lines are taken over where they can be.
@@ -114,9 +100,7 @@ def _tried(body: Row) -> Row:
     """Apply --try. Raises Failure if the same was asked for otherwise."""
     asked = [field for field in ("gpus", "gpu_class", "nodes", "time_limit_s") if field in body]
     if asked:
-        raise Failure(
-            Exit.USAGE, "--try goes without --gpus, --gpu-class, --nodes and --time", "leave out one side"
-        )
+        raise Failure(Exit.USAGE, "--try goes without --gpus, --gpu-class, --nodes and --time", "leave out one side")
     return {**body, **TRY}
 
 
@@ -128,18 +112,14 @@ def _described(
         return {"name": _label(Path(words[0]).name), "gpus": 1, **given, "arguments": words}
     directives = parse(text)
     if attempt:
-        directives = directives._replace(gpu_type=None, constraint=None, memory=None, cpus_per_gpu=None)
-        directives = directives._replace(cpus_per_task=None, tasks=None, tasks_per_node=None)
         note("--try: ten minutes on one GPU of the smallest kind, whatever the script asks for")
+        named = tuple(found for found in directives.taken if found.option.name in ("job-name", "export"))
+        directives = Directives(name=directives.name, taken=named, dropped=directives.dropped)
     sites = client.pages("/v1/sites")[0] if request.needs_sites(directives, given) else []
     fields = request.merged(directives, given, sites)
-    _remark(directives, given, script, attempt=attempt)
-    return {"name": _label(script.name), **fields, "script": text, "arguments": words[1:]}
-
-
-def _remark(directives: Directives, given: Row, script: Path, *, attempt: bool) -> None:
-    for line in request.remarks(directives, given, script)[1 if attempt else 0 :]:
+    for line in request.remarks(directives, given, script):
         note(one_line(line))
+    return {"name": _label(script.name), **fields, "script": text, "arguments": words[1:]}
 
 
 def _label(name: str) -> str | None:
@@ -151,9 +131,7 @@ def _warn_of_options(context: typer.Context, words: list[str]) -> None:
     ours = {option for parameter in context.command.params for option in parameter.opts}
     for word in words[1:]:
         if word.startswith("--") and word.split("=", 1)[0] in ours:
-            note(
-                f"{one_line(word)} stands after the script and goes to it; options of submit stand before it"
-            )
+            note(f"{one_line(word)} stands after the script and goes to it; options of submit stand before it")
 
 
 def _plan(client: Client, body: Row, *, in_json: bool) -> int:

@@ -10,12 +10,12 @@ CREDITS_PER_HOUR = 3_600_000
 CREDITS_MAX = 2**53
 
 _SLURM_TIME = re.compile(
-    r"(?:(?P<d>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?"
-    r"|(?P<h>\d+):(?P<hm>\d+):(?P<hs>\d+)|(?P<m>\d+)(?::(?P<ms>\d+))?)"
+    r"(?:(?P<d>[0-9]+)-(?P<dh>[0-9]+)(?::(?P<dm>[0-9]+)(?::(?P<ds>[0-9]+))?)?"
+    r"|(?P<h>[0-9]+):(?P<hm>[0-9]+):(?P<hs>[0-9]+)|(?P<m>[0-9]+)(?::(?P<ms>[0-9]+))?)"
 )
-_UNIT_TIME = re.compile(r"(?=\d)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_MEMORY = re.compile(r"(\d+)([KMGT]?)B?", re.IGNORECASE)
-_HOURS = re.compile(r"(\d+(?:\.\d+)?)\s?h?")
+_UNIT_TIME = re.compile(r"(?=[0-9])(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+_MEMORY = re.compile(r"([0-9]+)([KMGT]?)B?", re.IGNORECASE | re.ASCII)
+_HOURS = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?h?")
 _DIGITS_MAX = 15
 
 
@@ -44,9 +44,7 @@ def duration_s(text: str) -> int:
 
 def _at_least_a_minute(value_s: int, text: str) -> int:
     if value_s < 60:
-        raise Failure(
-            Exit.USAGE, f"the time {text!r} is below one minute", "a job asks for at least one minute"
-        )
+        raise Failure(Exit.USAGE, f"the time {text!r} is below one minute", "a job asks for at least one minute")
     return value_s
 
 
@@ -84,25 +82,25 @@ def credits_of_hours(text: str) -> int:
         raise Failure(Exit.USAGE, f"the GPU-hours {text!r} are not understood", "write 100h or 1.5h")
     amount = Decimal(match[1]) * CREDITS_PER_HOUR
     if amount != amount.to_integral_value():
-        raise Failure(
-            Exit.USAGE, f"{match[1]} GPU-hours are no whole number of credits", "1 h is 3,600,000 credits"
-        )
+        raise Failure(Exit.USAGE, f"{match[1]} GPU-hours are no whole number of credits", "1 h is 3,600,000 credits")
     if not 0 < amount <= CREDITS_MAX:
-        raise Failure(
-            Exit.USAGE, f"{match[1]} GPU-hours cannot be awarded", "give more than 0 h and at most 2.5e9 h"
-        )
+        raise Failure(Exit.USAGE, f"{match[1]} GPU-hours cannot be awarded", "give more than 0 h and at most 2.5e9 h")
     return int(amount)
 
 
 def hours_text(amount_credits: int | None) -> str:
-    """Write credits as normalised GPU-hours, rounded towards zero: two decimals, small amounts two digits."""
+    """Write credits as normalised GPU-hours, rounded towards zero.
+
+    Two decimals, three below one hour; below a tenth two digits, so that little is never shown as nothing.
+    """
     if amount_credits is None:
         return "unknown"
     sign, amount = ("-" if amount_credits < 0 else ""), abs(amount_credits)
     if 0 < amount < CREDITS_PER_HOUR // 10:
         return f"{sign}{_two_digits(amount / CREDITS_PER_HOUR)} h"
-    whole, cents = divmod(amount * 100 // CREDITS_PER_HOUR, 100)
-    return f"{sign}{whole:,}{f'.{cents:02}'.rstrip('0').rstrip('.')} h"
+    decimals = 3 if amount < CREDITS_PER_HOUR else 2
+    whole, rest = divmod(amount * 10**decimals // CREDITS_PER_HOUR, 10**decimals)
+    return f"{sign}{whole:,}{f'.{rest:0{decimals}}'.rstrip('0').rstrip('.')} h"
 
 
 def _two_digits(value: float) -> str:

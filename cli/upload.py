@@ -40,8 +40,6 @@ def _bar(size_bytes: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-    with Progress(
-        BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True)
-    ) as progress:
+    with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("sending", total=size_bytes)
         yield lambda sent: progress.advance(task, sent)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
 
-from quotas.models import Account, GpuClass
+from quotas.models import Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,9 @@ def balances_of(session: Session, award_ids: Iterable[str]) -> dict[str, Balance
     return {id_: Balances(k["available"], k["held"], k["consumed"], -k["overrun"]) for id_, k in by_award.items()}
 
 
-def seconds_by_class(available: int, classes: Mapping[str, GpuClass]) -> dict[str, int]:
-    """Return how many seconds one GPU of each class could run on what is available, rounded down."""
-    return {name: available // gpu_class.weight_thousandths for name, gpu_class in sorted(classes.items())}
+def seconds_by_class(available: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """Return how many seconds one GPU of each class could run on what is available, rounded down.
+
+    `weights` are thousandths by class (quotas.programmes.weights).
+    """
+    return {name: available // weight for name, weight in sorted(weights.items())}

@@ -48,12 +48,6 @@ class ProgrammeTooSmall(QuotaError):
     code = "programme-too-small"
 
 
-class GpuClassUnknown(QuotaError):
-    """The GPU class has no weight at that time."""
-
-    code = "gpu-class-unknown"
-
-
 class HoldTooSmall(QuotaError):
     """More would be settled or released than the hold still has."""
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlmodel import Session
 
 from quotas.errors import AwardTooSmall, HoldTooSmall, ProgrammeTooSmall, QuotaError, TransferReused
@@ -109,12 +109,12 @@ def link_hash(previous_hash: str, sequence: int, movement: Movement, at: datetim
     return sha256("|".join(fields).encode()).hexdigest()
 
 
-def post(session: Session, postings: Sequence[Posting], at: datetime) -> list[Outcome]:
+def post(connection: Connection, postings: Sequence[Posting], at: datetime) -> list[Outcome]:
     """Decide postings one by one in their order and write those that stand; the caller commits.
 
     A refusal is an outcome, not an exception, so that one refused posting leaves its group alone.
     """
-    group = _Group(session, postings)
+    group = _Group(connection, postings)
     outcomes = [group.decide(posting) for posting in postings]
     group.write(at)
     return outcomes
@@ -123,8 +123,8 @@ def post(session: Session, postings: Sequence[Posting], at: datetime) -> list[Ou
 class _Group:
     """Postings under one lock: what stands in the database, and what is to be written."""
 
-    def __init__(self, session: Session, postings: Sequence[Posting]) -> None:
-        self._connection = session.connection()
+    def __init__(self, connection: Connection, postings: Sequence[Posting]) -> None:
+        self._connection = connection
         self._sequence, self._hash = self._lock_head()
         movements = [movement for posting in postings for movement in posting.movements]
         self._standing = self._standing_transfers([movement.id for movement in movements])

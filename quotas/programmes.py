@@ -5,13 +5,16 @@ Policy, contracts, funding shares and the life of an award come with the Region'
 
 from datetime import datetime
 
-from sqlmodel import Session, col, select
+from sqlalchemy import Connection, Table, select
+from sqlmodel import Session
 
 from quotas.amounts import hours_text
-from quotas.errors import AwardNotActive, GpuClassUnknown, ProgrammeTooSmall, QuotaError
+from quotas.errors import ProgrammeTooSmall, QuotaError
 from quotas.ledger import TREASURY, Movement, Posting, account_id, open_account, post
 from quotas.models import Account, Award, GpuClass, Programme
 from storage.tables import new_id, utcnow
+
+_classes: Table = GpuClass.__table__  # type: ignore[attr-defined]
 
 
 def open_programme(
@@ -91,21 +94,6 @@ def unawarded_credits(session: Session, programme_id: str) -> int:
     return account.balance
 
 
-def check_active(award: Award, now: datetime) -> None:
-    """Refuse an award that does not run at this moment.
-
-    Raises:
-        AwardNotActive: it has not begun, or it has ended.
-    """
-    if now < award.start_at:
-        raise AwardNotActive(f"award {award.id} begins at {award.start_at:%Y-%m-%d %H:%M} UTC", "wait until then")
-    if now >= award.end_at:
-        raise AwardNotActive(
-            f"award {award.id} ended at {award.end_at:%Y-%m-%d %H:%M} UTC",
-            "ask for an extension or another award",
-        )
-
-
 def set_weight(session: Session, name: str, weight_thousandths: int, valid_from: datetime) -> GpuClass:
     """Give a GPU class a weight from a moment on."""
     gpu_class = GpuClass(name=name, weight_thousandths=weight_thousandths, valid_from=valid_from)
@@ -114,27 +102,15 @@ def set_weight(session: Session, name: str, weight_thousandths: int, valid_from:
     return gpu_class
 
 
-def weights(session: Session, at: datetime) -> dict[str, GpuClass]:
-    """Return the GPU classes as they are weighted at a moment, by name."""
-    found = session.exec(select(GpuClass).where(col(GpuClass.valid_from) <= at).order_by(col(GpuClass.valid_from)))
-    return {gpu_class.name: gpu_class for gpu_class in found}
-
-
-def weight_of(session: Session, name: str, at: datetime) -> int:
-    """Return the weight of a class in thousandths at a moment.
-
-    Raises:
-        GpuClassUnknown: no weight is known for it then.
-    """
-    known = weights(session, at)
-    if name not in known:
-        raise GpuClassUnknown(f"no GPU class {name} is weighted today", f"known: {', '.join(sorted(known)) or 'none'}")
-    return known[name].weight_thousandths
+def weights(connection: Connection, at: datetime) -> dict[str, int]:
+    """Return the weight of each GPU class at a moment, in thousandths of a V100, by name."""
+    wanted = select(_classes.c.name, _classes.c.weight_thousandths).where(_classes.c.valid_from <= at)
+    return {row.name: row.weight_thousandths for row in connection.execute(wanted.order_by(_classes.c.valid_from))}
 
 
 def _move(session: Session, id_: str, kind: str, debit_id: str, credit_id: str, amount: int, reference_id: str) -> None:
     session.flush()
     movement = Movement(id_, kind, debit_id, credit_id, amount, reference_id)
-    outcome = post(session, [Posting(movements=(movement,))], utcnow())[0]
+    outcome = post(session.connection(), [Posting(movements=(movement,))], utcnow())[0]
     if isinstance(outcome, QuotaError):
         raise outcome

@@ -104,5 +104,5 @@ class LedgerWriter:
             self._answer([pair])
 
     def _commit(self, postings: Sequence[Posting]) -> list[Outcome]:
-        with self._database.write() as session:
-            return post(session, postings, utcnow())
+        with self._database.write_rows() as connection:
+            return post(connection, postings, utcnow())

@@ -36,6 +36,22 @@ class Database:
             yield session
 
     @contextmanager
+    def rows(self) -> Iterator[Connection]:
+        """Open a bare connection that sees one state of the database: for paths where objects cost too much."""
+        with _translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write_rows(self) -> Iterator[Connection]:
+        """Open a bare connection whose changes are committed when the block ends, or undone when it raises.
+
+        Raises:
+            DatabaseUnavailable: the lock or the server was not to be had within `WAIT_S`.
+        """
+        with _translated(), self._writing.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
     def write(self) -> Iterator[Session]:
         """Open a session whose changes are committed when the block ends, or undone when it raises.
 

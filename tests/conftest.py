@@ -19,7 +19,7 @@ from storage.database import Database
 if TYPE_CHECKING:
     from clusters.slurm.cluster import SlurmCluster
 
-    from adapters.slurm.scheduler import SlurmScheduler
+    from adapters.slurm import SlurmSsh
 
 _numbers = count()
 
@@ -102,22 +102,21 @@ def slurm_cluster() -> "Iterator[SlurmCluster]":
 
 
 @pytest.fixture
-def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmScheduler]]":
+def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSsh]]":
     """Make schedulers for the cluster, with bounds changed as asked; all are closed at the test's end."""
-    from adapters.slurm.scheduler import Bounds, SlurmScheduler
-    from adapters.slurm.ssh import Login
+    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
 
-    made: list[SlurmScheduler] = []
+    made: list[SlurmSsh] = []
 
-    def make(**bounds: Any) -> SlurmScheduler:
-        login = Login(
+    def make(**bounds: Any) -> SlurmSsh:
+        ssh = SshSettings(
             host=slurm_cluster.host,
             port=slurm_cluster.ssh_port,
             user=slurm_cluster.login,
             identity_file=slurm_cluster.identity_file,
-            host_key=slurm_cluster.known_host,
+            known_host=slurm_cluster.known_host,
         )
-        made.append(SlurmScheduler(login, Bounds(**bounds)))
+        made.append(SlurmSsh(SlurmSettings(cluster=slurm_cluster.name, ssh=ssh, **bounds)))
         return made[-1]
 
     yield make

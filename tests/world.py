@@ -41,6 +41,7 @@ PEOPLE = {
 
 SITE: dict[str, Any] = {
     "name": "teratec",
+    "cluster": "fake",
     "host": "127.0.0.1",
     "login": "idf-broker",
     "identity_file": "/nowhere/key",

@@ -1,1 +1,6 @@
 """Slurm clusters: over SSH, through the gateway that lies at the site."""
+
+from adapters.slurm.scheduler import SlurmSettings, SlurmSsh
+from adapters.slurm.ssh import SshSettings
+
+__all__ = ["SlurmSettings", "SlurmSsh", "SshSettings"]

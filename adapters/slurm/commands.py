@@ -61,7 +61,12 @@ class Reply:
         complaint = error.decode("utf-8", "replace").strip()[:300]
         if not site and not accounts and complaint:
             raise Unreachable(f"the site's gateway did not start: {complaint}")
-        return cls(accounts, site, "end" in site, complaint)
+        complaint = complaint or str(site.get("error", ""))[:300]
+        return cls(accounts, site, "end" in site and "error" not in site, complaint)
+
+    def broken(self) -> Unreachable:
+        """What is raised for a question whose answer is not whole."""
+        return Unreachable(f"the site gave no whole answer: {self.error or 'the connection broke'}")
 
     def of(self, account: str) -> Sequence[Json]:
         """Return the lines of one account."""
@@ -175,7 +180,7 @@ class Adopt:
     def read(self, reply: Reply) -> dict[str, Adoption]:
         """Return one answer per job asked about."""
         if not reply.whole:
-            return {job.name: Unreachable("the connection broke before the site's answer came") for job in self._sent}
+            return {job.name: reply.broken() for job in self._sent}
         found, silent = _found(reply.site)
         homes = reply.site.get("homes", {})
         return {job.name: self._one(job, reply, found.get(job.name, []), homes, silent) for job in self._sent}
@@ -224,18 +229,23 @@ def _found(site: Json) -> tuple[dict[str, list[Row]], str]:
     found: dict[str, list[Row]] = defaultdict(list)
     silent = ""
     for part in site.get("queue", [{}]):
-        rows, odd = queue_rows(part.get("out", ""), site.get("queue_fields", ()))
+        rows, odd = queue_rows(part.get("out", ""), fields(site, "queue"))
         silent = silent or _silence("the queue", part, odd)
         for row in rows:
             found[row.name].append(row)
     for part in site.get("accounting", [{}]):
-        rows, odd = accounting_rows(part.get("out", ""), site.get("accounting_fields", ()))
+        rows, odd = accounting_rows(part.get("out", ""), fields(site, "accounting"))
         silent = silent or _silence("the accounting database", part, odd)
         for row in rows:
             found[row.name].append(row)
     if not silent and site.get("rows_not_written") != 0:
         silent = "the accounting database has not been told of everything yet"
     return found, silent
+
+
+def fields(site: Json, source: str) -> Sequence[str]:
+    """Return the names of a source's fields, in the order of the rows."""
+    return str(site.get(f"{source}_fields", "")).split(",")
 
 
 def _silence(what: str, part: Json, odd: Sequence[str]) -> str:
@@ -332,7 +342,8 @@ class PutSnapshot:
 class Check:
     """What enrolment looks at; the sentences say what is wrong and what would put it right."""
 
-    request: Json = {"do": "check"}
+    def __init__(self) -> None:
+        self.request: Json = {"do": "check"}
 
     def read(self, reply: Reply) -> SiteFacts:
         """Return what was found.
@@ -341,7 +352,7 @@ class Check:
             Unreachable: there is no whole answer.
         """
         if not reply.whole or "configuration" not in reply.site:
-            raise Unreachable("the connection broke before the site's answer came")
+            raise reply.broken()
         site = reply.site
         configuration = _configuration(site["configuration"].get("out", ""))
         problems = [*self._answers(site), *self._settings(configuration, site.get("isolation") == "accounts")]
@@ -355,7 +366,7 @@ class Check:
     def _answers(site: Json) -> Iterable[str]:
         if site["configuration"].get("rc") != 0:
             yield "slurmctld does not answer the login account: start it, or open its port to this host."
-        if site["accounting"].get("rc") != 0:
+        if site["database"].get("rc") != 0:
             yield "slurmdbd does not answer the login account: start it, or open its port to this host."
         if "gpu" not in site["nodes"].get("out", ""):
             yield "No node has a GPU: declare them in gres.conf and in the nodes' lines of slurm.conf."

@@ -2,7 +2,7 @@
 """idf-gateway: the only thing that the broker's key can run at a Slurm site.
 
 It lies root-owned at the site, is the forced command of the broker's login account, and is meant to be
-read in five minutes by the people who run the site. Python 3.6 or later, standard library only.
+read in a few minutes by the people who run the site. Python 3.6 or later, standard library only.
 
 Two faces:
 - without argument, as the login account: reads one request from standard input, hands each project
@@ -10,13 +10,12 @@ Two faces:
 - `account`, as a project account: sends, cancels, reads a log, keeps a snapshot, in that account's home.
 
 A request is `IDF1 <bytes of JSON> <bytes of data>\\n`, the JSON, then the data. One that is not whole (a cut
-connection can deliver a beginning) does nothing. No word of a request ever reaches a shell or a file name
-without having matched a pattern below. An answer is lines `<account or *> <JSON>`, the last one
-`* {"end": true}`: an account can only ever answer for itself.
+connection can deliver a beginning) does nothing. No word of a request reaches a command or a file name
+without having matched a pattern below, and none reaches a shell. An answer is lines `<account or *> <JSON>`,
+the last one `* {"end": true}`: an account can only ever answer for itself.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import pwd
@@ -27,12 +26,18 @@ import stat
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Pattern, Set, Tuple
+
+    Json = Dict[str, Any]
+
 VERSION = 1
 REQUEST_BYTES_MAX = 64 << 20
 DATA_BYTES_MAX = 2 << 30
 ANSWER_BYTES_MAX = 64 << 20
 TEXT_BYTES_MAX = 2000
-IDS_A_COMMAND = 2000
+WORDS_A_COMMAND = 2000  # Linux takes 128 KiB in one argument
 ACCOUNTS_AT_ONCE = 8
 SLOW_S = 5.0  # a refusal that took longer than this comes from a controller that is away
 
@@ -44,29 +49,23 @@ FLAG = re.compile(
     r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account)=[A-Za-z0-9:._-]{1,128})",
     re.ASCII,
 )
-SQUEUE_FIELDS = (
-    "JobArrayID State RestartCnt UserName SubmitTime StartTime EndTime TimeUsed TimeLimit NumNodes NumCPUs"
-    " tres-alloc Partition Reason NodeList WorkDir Name"
-).split()
-SACCT_FIELDS = (
-    "JobID JobIDRaw DBIndex State User Submit Start End ElapsedRaw TimelimitRaw ExitCode AllocTRES Partition"
-    " Reason NodeList WorkDir JobName"
-).split()
-SACCT_STATES = (
-    "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PENDING,PREEMPTED,RUNNING,REQUEUED,"
-    "RESIZING,REVOKED,SUSPENDED,TIMEOUT"
-)
-ENDED = set("BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split())
+QUEUE_FIELDS = "JobArrayID,State,RestartCnt,UserName,SubmitTime,StartTime,EndTime,TimeUsed,TimeLimit"
+QUEUE_FIELDS += ",tres-alloc,Reason,NodeList,WorkDir,Name"
+ACCOUNTING_FIELDS = "JobID,State,User,Submit,Start,End,ElapsedRaw,TimelimitRaw,ExitCode,AllocTRES"
+ACCOUNTING_FIELDS += ",Reason,NodeList,WorkDir,JobName"
+ENDED = "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PREEMPTED,REVOKED,TIMEOUT"
+NOT_ENDED = "PENDING,REQUEUED,RESIZING,RUNNING,SUSPENDED"
 
 
 class Refused(Exception):
     """A request that this gateway will not act on; nothing was done."""
 
 
-# ── requests, answers, children ─────────────────────────────────────────────────────────────────────────
+# ── requests and answers ────────────────────────────────────────────────────────────────────────────────
 
 
 def read_exactly(fd: int, size: int) -> bytes:
+    """Return so many bytes."""
     parts = []
     while size:
         part = os.read(fd, min(size, 1 << 20))
@@ -77,20 +76,31 @@ def read_exactly(fd: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def read_request(fd: int) -> "tuple[dict, int]":
+def read_request() -> "Tuple[Json, int]":
     """Return the request, and the number of bytes of data that still wait behind it."""
     head = b""
     while not head.endswith(b"\n"):
-        head += read_exactly(fd, 1)
+        head += read_exactly(0, 1)
         if len(head) > 64:
             raise Refused("this is no request")
     match = re.match(rb"IDF1 ([0-9]{1,12}) ([0-9]{1,12})\n\Z", head)
     if not match or int(match.group(1)) > REQUEST_BYTES_MAX or int(match.group(2)) > DATA_BYTES_MAX:
         raise Refused("this is no request, or one too large")
-    request = json.loads(read_exactly(fd, int(match.group(1))).decode())
-    if request.get("version") != VERSION:
-        raise Refused("this gateway speaks version %d" % VERSION)
+    request = json.loads(read_exactly(0, int(match.group(1))).decode())  # type: Json
+    if not isinstance(request, dict) or request.get("version") != VERSION:
+        raise Refused(f"this gateway speaks version {VERSION}")
     return request, int(match.group(2))
+
+
+def frame(request: "Json", data_bytes: int) -> bytes:
+    """Return a request as `read_request` reads it."""
+    body = encode(dict(request, version=VERSION))
+    return b"IDF1 %d %d\n" % (len(body), data_bytes) + body
+
+
+def encode(answer: "Json") -> bytes:
+    """Return one line of JSON."""
+    return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
 
 
 def say(line: bytes) -> bool:
@@ -103,23 +113,37 @@ def say(line: bytes) -> bool:
     return True
 
 
-def encode(answer: dict) -> bytes:
-    return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+def speak(answers: "Iterator[Json]", mark: bytes) -> None:
+    """Say an account's answers; where nobody listens, it is better not to begin a batch."""
+    for answer in answers:
+        if not say(mark + encode(answer)) and "begun" in answer:
+            return
 
 
 def text(data: bytes, limit: int = TEXT_BYTES_MAX) -> str:
+    """Return what a command wrote, fit for JSON whatever it wrote."""
     return data[:limit].decode("utf-8", "backslashreplace")
 
 
-def matched(pattern: "re.Pattern", word: object) -> str:
+def matched(pattern: "Pattern[str]", word: object) -> str:
+    """Return the word if it has the pattern's shape."""
     if not isinstance(word, str) or not pattern.fullmatch(word):
-        raise Refused("not a word this gateway accepts: %.100r" % (word,))
+        raise Refused(f"not a word that this gateway accepts: {str(word)[:100]!r}")
     return word
+
+
+def chunks(words: "List[str]") -> "Iterator[List[str]]":
+    """Yield the words in portions that fit one command."""
+    for first in range(0, len(words), WORDS_A_COMMAND):
+        yield words[first : first + WORDS_A_COMMAND]
+
+
+# ── running commands ────────────────────────────────────────────────────────────────────────────────────
 
 
 def scratch(data: bytes = b"") -> int:
     """Return an open file without a name that holds `data`, at its beginning."""
-    if hasattr(os, "memfd_create"):
+    if hasattr(os, "memfd_create"):  # Python 3.8
         fd = os.memfd_create("idf")
     else:
         import tempfile
@@ -133,434 +157,427 @@ def scratch(data: bytes = b"") -> int:
     return fd
 
 
-def contents(fd: int, limit: int = ANSWER_BYTES_MAX) -> bytes:
+def contents(fd: int, limit: int = TEXT_BYTES_MAX) -> str:
     """Return what was written to a scratch file, and close it."""
     data = os.pread(fd, limit, 0)
     os.close(fd)
-    return data
+    return text(data, limit)
 
 
-def start(argv: "list[str]", env: "dict[str, str]", stdin: int, stdout: int, stderr: int) -> int:
-    """Start a program found on the site's PATH with these three files; return its process id."""
-    if not hasattr(os, "posix_spawnp"):  # before Python 3.8
-        import subprocess
+class Site:
+    """What this gateway knows of its site, and the children that it runs there.
 
-        return subprocess.Popen(argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr, close_fds=False).pid
-    files = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, stdout, stderr))]
-    return os.posix_spawnp(argv[0], argv, env, file_actions=files, setsigdef=[signal.SIGPIPE])
-
-
-class Killer:
-    """Kills children that overstay; a tick each second interrupts `os.wait`, which then goes on waiting."""
+    Children inherit no environment: a SLURM_, SBATCH_ or SQUEUE_ variable would change what commands do and
+    say. A tick each second kills those that overstay; it interrupts `os.waitpid`, which then goes on waiting.
+    """
 
     def __init__(self) -> None:
-        self.ends = {}  # type: dict[int, float]
+        with open(os.path.join(os.path.dirname(os.path.realpath(__file__)), "idf-gateway.json")) as file:
+            known = json.load(file)
+        me = pwd.getpwuid(os.getuid())
+        self.me, self.home = me.pw_name, me.pw_dir
+        self.shared = known["isolation"] == "shared"
+        self.accounts = [self.me] if self.shared else list(known["accounts"])
+        self.env = {
+            "PATH": known["path"], "SLURM_CONF": known["slurm_conf"], "SLURM_TIME_FORMAT": "%s", "TZ": "UTC",
+            "LC_ALL": "C.UTF-8", "HOME": me.pw_dir, "USER": me.pw_name, "LOGNAME": me.pw_name, "SHELL": "/bin/bash",
+        }  # fmt: skip
+        os.environ.clear()
+        os.environ.update(self.env)
+        self.ends = {}  # type: Dict[int, float]
         signal.signal(signal.SIGALRM, self.tick)
         signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
     def tick(self, *_: object) -> None:
+        """Kill the children whose time is over."""
         for pid, end in list(self.ends.items()):
             if time.monotonic() > end:
                 os.kill(pid, signal.SIGKILL)
 
-    def wait(self, pid: int = -1) -> "tuple[int, int]":
+    def start(self, argv: "List[str]", limit_s: float, *files: int) -> int:
+        """Start a program found on the site's PATH with these three files; return its process id."""
+        if hasattr(os, "posix_spawnp"):  # Python 3.8: a tenth of subprocess's cost
+            actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(files)]
+            pid = os.posix_spawnp(argv[0], argv, self.env, file_actions=actions, setsigdef=[signal.SIGPIPE])
+        else:
+            import subprocess
+
+            stdin, stdout, stderr = files
+            pid = subprocess.Popen(
+                argv, env=self.env, stdin=stdin, stdout=stdout, stderr=stderr, close_fds=False
+            ).pid  # fmt: skip
+        self.ends[pid] = time.monotonic() + limit_s
+        return pid
+
+    def wait(self, pid: int = -1) -> "Tuple[int, int]":
         """Wait for a child, or any; return its process id and its exit status, negative for a signal."""
         pid, status = os.waitpid(pid, 0)
         self.ends.pop(pid, None)
         return pid, -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
-
-def run(argv: "list[str]", env: "dict[str, str]", killer: Killer, limit_s: float = 60) -> dict:
-    """Run one command to its end; return its exit status and what it wrote."""
-    stdin, out, err = scratch(), scratch(), scratch()
-    pid = start(argv, env, stdin, out, err)
-    killer.ends[pid] = time.monotonic() + limit_s
-    code = killer.wait(pid)[1]
-    os.close(stdin)
-    return {"rc": code, "out": text(contents(out), ANSWER_BYTES_MAX), "err": text(contents(err))}
+    def run(self, argv: "List[str]", limit_s: float = 60) -> "Json":
+        """Run one command to its end; return its exit status and what it wrote."""
+        stdin, out, err = scratch(), scratch(), scratch()
+        code = self.wait(self.start(argv, limit_s, stdin, out, err))[1]
+        os.close(stdin)
+        return {"rc": code, "out": contents(out, ANSWER_BYTES_MAX), "err": contents(err)}
 
 
 # ── as a project account ────────────────────────────────────────────────────────────────────────────────
 
 
-def own_folder(name: str) -> str:
-    """Return the path of one of our folders in this account's home, made if need be."""
-    path = os.path.join(pwd.getpwuid(os.getuid()).pw_dir, ".idf")
-    os.makedirs(os.path.join(path, name), 0o700, exist_ok=True)
+def own_path(site: Site, folder: str, name: str = "") -> str:
+    """Return a path in one of our folders in this account's home; the folder is made if need be."""
+    path = os.path.join(site.home, ".idf", folder)
+    os.makedirs(path, 0o700, exist_ok=True)
     return os.path.join(path, name)
 
 
-def open_batch(batch: str) -> int:
-    """Open a batch's journal. The descriptor is inherited by every sbatch: its lock lasts while one lives."""
-    path = os.path.join(own_folder("batches"), matched(NAME, batch))
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    os.set_inheritable(fd, True)
-    return fd
+class Journal:
+    """A batch's file: `begun`, `> name` before each sbatch, `< answer` after it, `closed <time>` at adoption.
+
+    Its lock is held for as long as the batch is being sent: the descriptor is inherited by every sbatch, so
+    that a killed runner's last children hold it too.
+    """
+
+    def __init__(self, site: Site, batch: str) -> None:
+        path = own_path(site, "batches", matched(NAME, batch))
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        os.set_inheritable(self.fd, True)
+
+    def lock(self, wait_s: float) -> bool:
+        """Take the lock; False when it is held by another for all of this time."""
+        end = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.05)
+            else:
+                return True
+
+    def write(self, line: bytes) -> None:
+        """Add a line; it is there for others before this returns."""
+        if os.write(self.fd, line) != len(line):
+            raise OSError("no room for the batch's journal")
+
+    def lines(self) -> "List[str]":
+        """Return the whole lines; one that was cut while being written is ended here."""
+        written = text(os.pread(self.fd, ANSWER_BYTES_MAX, 0), ANSWER_BYTES_MAX)
+        if written and not written.endswith("\n"):
+            self.write(b"\n")
+        return written.split("\n")[:-1]
 
 
-def locked(fd: int, wait_s: float) -> bool:
-    end = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError:
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.05)
-
-
-def submit(request: dict, env: "dict[str, str]", killer: Killer) -> "object":
+def submit(part: "Json", site: Site) -> "Iterator[Json]":
     """Send the jobs of a batch that was never begun nor closed; yield an answer for each."""
-    own_folder("logs")
-    own_folder("jobs")
-    journal = open_batch(request["batch"])
-    for job in request["jobs"]:
+    for job in part["jobs"]:
+        matched(NAME, job["name"])
         for flag in job["args"]:
             matched(FLAG, flag)
-        matched(NAME, job["name"])
-    if not locked(journal, 0) or os.fstat(journal).st_size:
-        yield {"refused": "this batch was begun or closed before"}
-        return
-    os.write(journal, b"begun\n")
-    yield {"begun": True}
-    for answer in send(request, journal, env, killer):
-        os.write(journal, b"< " + encode(answer))
-        yield answer
+    own_path(site, "logs")
+    journal = Journal(site, part["batch"])
+    if not journal.lock(0) or "begun" in journal.lines():
+        yield {"used": True}
+    elif journal.lines():
+        raise Refused("this batch was closed before it began")
+    else:
+        journal.write(b"begun\n")
+        yield {"begun": True}
+        for answer in send(part, journal, site):
+            journal.write(b"< " + encode(answer))
+            yield answer
 
 
-def send(request: dict, journal: int, env: "dict[str, str]", killer: Killer) -> "object":
-    """Run sbatch for each job, `parallel` at a time; once the time is up, or the controller away, start no more."""
-    home = env["HOME"]
-    last_start = time.monotonic() + request["timeout_s"]
-    waiting, running = list(reversed(request["jobs"])), {}
+def send(part: "Json", journal: Journal, site: Site) -> "Iterator[Json]":
+    """Run sbatch for each job, `parallel` at a time; when time is up, or the controller away, start no more."""
+    last_start = time.monotonic() + part["timeout_s"]
+    waiting, running = list(reversed(part["jobs"])), {}  # type: List[Json], Dict[int, Any]
+    folders = ["--chdir=" + site.home, "--output=" + site.home + "/.idf/logs/%x.log"]
     while running or waiting:
-        while waiting and len(running) < request["parallel"] and time.monotonic() < last_start:
+        while waiting and len(running) < part["parallel"] and time.monotonic() < last_start:
             job = waiting.pop()
-            os.write(journal, b"> " + job["name"].encode() + b"\n")
+            journal.write(b"> " + job["name"].encode() + b"\n")
             files = scratch(job["script"].encode()), scratch(), scratch()
-            folders = ["--chdir=" + home, "--output=" + home + "/.idf/logs/%x.log"]
-            pid = start(["sbatch", "--parsable"] + job["args"] + folders, env, *files)
+            pid = site.start(["sbatch", "--parsable", *job["args"], *folders], part["sbatch_s"], *files)
             running[pid] = job["name"], time.monotonic(), files
-            killer.ends[pid] = time.monotonic() + request["sbatch_s"]
         if not running:
             break
-        pid, code = killer.wait()
+        pid, code = site.wait()
         name, began, (script, out, err) = running.pop(pid)
         os.close(script)
         if code and time.monotonic() - began > SLOW_S:
             last_start = 0
-        yield {"name": name, "rc": code, "out": text(contents(out)), "err": text(contents(err))}
+        yield {"name": name, "rc": code, "out": contents(out), "err": contents(err)}
     for job in reversed(waiting):
         yield {"name": job["name"], "unsent": "no time was left, or the controller did not answer"}
 
 
-def burn(request: dict, env: "dict[str, str]", killer: Killer) -> "object":
-    """Close batches, so that none can begin any more; yield what the journal says of the names asked about."""
-    for batch, names in sorted(request["batches"].items()):
-        journal = open_batch(batch)
-        if not locked(journal, request["wait_s"]):
+def burn(part: "Json", site: Site) -> "Iterator[Json]":
+    """Close batches, so that none can begin any more; yield what each journal says of the names asked about."""
+    for batch, names in sorted(part["batches"].items()):
+        journal = Journal(site, batch)
+        if not journal.lock(part["wait_s"]):
             yield {"batch": batch, "busy": True}
             continue
-        lines = contents_of_journal(journal)
-        closed = [line[7:] for line in lines if line.startswith("closed ")]
+        lines, now = journal.lines(), int(time.time())
+        closed = [int(line[7:]) for line in lines if line.startswith("closed ")]
         if not closed:
-            closed = [str(int(time.time()))]
-            os.write(journal, ("closed %s\n" % closed[0]).encode())
+            journal.write(b"closed %d\n" % now)
         answers = [json.loads(line[2:]) for line in lines if line.startswith("< ")]
         yield {
             "batch": batch,
-            "closed_s_ago": int(time.time()) - int(closed[0]),
+            "closed_s_ago": now - min(closed, default=now),
             "begun": sorted({line[2:] for line in lines if line.startswith("> ")} & set(names)),
             "answers": [answer for answer in answers if answer["name"] in names],
         }
-        os.close(journal)
+        os.close(journal.fd)
 
 
-def contents_of_journal(journal: int) -> "list[str]":
-    """Return the journal's lines; a last one that was cut while being written is left out."""
-    written = text(os.pread(journal, ANSWER_BYTES_MAX, 0), ANSWER_BYTES_MAX)
-    if written and not written.endswith("\n"):
-        os.write(journal, b"\n")
-    return written.split("\n")[:-1]
+def cancel(part: "Json", site: Site) -> "Iterator[Json]":
+    """Run scancel; yield what it said."""
+    for ids in chunks([matched(JOB_ID, job) for job in part["ids"]]):
+        yield site.run(["scancel", *ids])
 
 
-def cancel(request: dict, env: "dict[str, str]", killer: Killer) -> "object":
-    yield run(["scancel"] + [matched(JOB_ID, job) for job in request["ids"][:IDS_A_COMMAND]], env, killer)
-
-
-def read_log(request: dict, env: "dict[str, str]", killer: Killer) -> "object":
+def read_log(part: "Json", site: Site) -> "Iterator[Json]":
     """Yield what a job's log holds from an offset, waiting a while for something new."""
     import base64
 
-    path = os.path.join(own_folder("logs"), matched(NAME, request["name"]) + ".log")
-    end = time.monotonic() + request["wait_s"]
+    path = own_path(site, "logs", matched(NAME, part["name"]) + ".log")
+    end = time.monotonic() + part["wait_s"]
     while True:
-        data = None
-        try:
-            # O_NONBLOCK: opening a fifo that someone put there must not hang.
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise Refused("the log cannot be read: %s" % error.strerror)
-        else:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise Refused("the log is no regular file")
-            data = os.pread(fd, min(request["limit_bytes"], ANSWER_BYTES_MAX // 2), request["offset"])
-            os.close(fd)
+        data = read_regular(path, part["offset"], min(part["limit_bytes"], ANSWER_BYTES_MAX // 2))
         if data or time.monotonic() >= end:
             yield {"exists": data is not None, "data": base64.b64encode(data or b"").decode()}
             return
         time.sleep(0.1)
 
 
-def snapshot(request: dict, env: "dict[str, str]", killer: Killer) -> "object":
-    """Keep the data behind the request under its SHA-256, if it has that; without data, say whether it is there."""
-    path = os.path.join(own_folder("snapshots"), matched(DIGEST, request["digest"]) + ".tar.gz")
-    if os.path.exists(path) or not request["data_bytes"]:
-        yield {"there": os.path.exists(path)}
-        return
-    half, digest, left = "%s.%d" % (path, os.getpid()), hashlib.sha256(), request["data_bytes"]
+def read_regular(path: str, offset: int, limit_bytes: int) -> "bytes | None":
+    """Return a piece of a regular file, None if there is none; a link, a pipe or a device is refused."""
     try:
-        with open(half, "xb") as file:
-            while left:
-                part = read_exactly(0, min(left, 1 << 20))
-                digest.update(part)
-                file.write(part)
-                left -= len(part)
-        if digest.hexdigest() != request["digest"]:
-            raise Refused("the snapshot's bytes do not have the digest that was promised")
-        os.rename(half, path)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise Refused("the snapshot cannot be kept: %s" % error.strerror)
+        raise Refused(f"the log cannot be read: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Refused("the log is no regular file")
+        return os.pread(fd, limit_bytes, offset)
     finally:
-        if os.path.exists(half):
-            os.unlink(half)
-    yield {"there": True}
+        os.close(fd)
 
 
-AS_ACCOUNT = {f.__name__: f for f in (submit, burn, cancel, read_log, snapshot)}
+def snapshot(part: "Json", site: Site) -> "Iterator[Json]":
+    """Keep the data behind the request under its SHA-256, if it has that; without data, say whether it is there."""
+    path = own_path(site, "snapshots", matched(DIGEST, part["digest"]) + ".tar.gz")
+    if part["data_bytes"] and not os.path.exists(path):
+        half = f"{path}.{os.getpid()}"
+        try:
+            write_verified(half, part["data_bytes"], part["digest"])
+            os.rename(half, path)
+        except OSError as error:
+            raise Refused(f"the snapshot cannot be kept: {error.strerror}") from error
+        finally:
+            if os.path.exists(half):
+                os.unlink(half)
+    yield {"there": os.path.exists(path)}
 
 
-def serve_account(request: dict, env: "dict[str, str]", killer: Killer) -> "object":
+def write_verified(path: str, size: int, promised: str) -> None:
+    """Write the data behind the request to a new file."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    with open(path, "xb") as file:
+        while size:
+            some = read_exactly(0, min(size, 1 << 20))
+            digest.update(some)
+            file.write(some)
+            size -= len(some)
+    if digest.hexdigest() != promised:
+        raise Refused("the snapshot's bytes do not have the digest that was promised")
+
+
+AS_ACCOUNT = {"submit": submit, "burn": burn, "cancel": cancel, "read_log": read_log, "snapshot": snapshot}
+
+
+def serve_account(part: "Json", site: Site) -> "Iterator[Json]":
     """Yield the answers to one account's part of a request."""
     try:
-        for answer in AS_ACCOUNT[request["do"]](request, env, killer):
+        for answer in AS_ACCOUNT[part["do"]](part, site):
             yield answer
     except Refused as refusal:
         yield {"refused": str(refusal)}
     except (KeyError, TypeError, ValueError, OSError) as error:
-        yield {"error": "%s: %s" % (type(error).__name__, error)}
+        yield {"error": f"{type(error).__name__}: {error}"}
     yield {"done": True}
 
 
 # ── as the login account ────────────────────────────────────────────────────────────────────────────────
 
 
-def ask_accounts(parts: dict, data_bytes: int, site: dict, env: "dict[str, str]", killer: Killer) -> None:
+def ask_accounts(parts: "Dict[str, Json]", data_bytes: int, site: Site) -> None:
     """Hand each account its part and pass its answers on under its name."""
-    me = pwd.getpwuid(os.getuid()).pw_name
-    for account in sorted(parts):
-        if account not in site["accounts"]:
-            say(account_line(matched(NAME, account), encode({"refused": "not an account of this site"})))
-    mine = sorted(account for account in parts if account in site["accounts"])
-    if site["isolation"] == "shared":
+    for account in set(parts) - set(site.accounts):
+        say(matched(NAME, account).encode() + b" " + encode({"refused": f"{account} is no account of this site"}))
+    mine = sorted(set(parts) & set(site.accounts))
+    if site.shared:
         for account in mine:
-            if account == me:
-                speak(serve_account(parts[account], env, killer), account_line(account, b""))
+            speak(serve_account(parts[account], site), account.encode() + b" ")
         return
-    listening = {}
+    listening = {}  # type: Dict[int, List[Any]]
     while mine or listening:
         while mine and len(listening) < ACCOUNTS_AT_ONCE:
             account = mine.pop(0)
-            listening[start_account(account, parts[account], data_bytes, env)] = [account, b"", 0]
+            listening[start_account(account, parts[account], data_bytes, site)] = [account.encode() + b" ", b"", 0]
         for fd in select.select(list(listening), [], [])[0]:
             if not pass_on(fd, listening[fd]):
                 del listening[fd]
 
 
-def account_line(account: str, line: bytes) -> bytes:
-    return account.encode() + b" " + line
-
-
-def start_account(account: str, part: dict, data_bytes: int, env: "dict[str, str]") -> int:
+def start_account(account: str, part: "Json", data_bytes: int, site: Site) -> int:
     """Start this gateway as a project account; return the end of the pipe where its answers come out."""
-    body = encode(dict(part, version=VERSION))
-    frame = b"IDF1 %d %d\n" % (len(body), data_bytes) + body
-    answers, theirs = os.pipe()
     argv = ["sudo", "-n", "-u", account, os.path.realpath(__file__), "account"]
-    if not data_bytes:
-        stdin = scratch(frame)
-        start(argv, env, stdin, theirs, 2)
-    else:
-        stdin, ours = os.pipe()
-        start(argv, env, stdin, theirs, 2)
-        pump(frame, data_bytes, ours)
+    answers, theirs = os.pipe()
+    request = frame(part, data_bytes)
+    stdin, ours = os.pipe() if data_bytes else (scratch(request), -1)
+    site.ends.pop(site.start(argv, 0, stdin, theirs, 2))  # nothing of ours may kill what runs as another
+    if data_bytes:
+        pump(request, data_bytes, ours)
     os.close(stdin)
     os.close(theirs)
     return answers
 
 
-def pump(frame: bytes, data_bytes: int, to: int) -> None:
-    """Pass the data behind the request on; if it ends early, or nobody reads, the account sees a part and drops it."""
+def pump(request: bytes, data_bytes: int, to: int) -> None:
+    """Pass data on; if it ends early, or nobody reads, the account gets a part of it and drops that."""
     try:
-        os.write(to, frame)
+        os.write(to, request)
         while data_bytes:
-            part = memoryview(read_exactly(0, min(data_bytes, 1 << 16)))
-            data_bytes -= len(part)
-            while part:
-                part = part[os.write(to, part) :]
+            some = memoryview(read_exactly(0, min(data_bytes, 1 << 16)))
+            data_bytes -= len(some)
+            while some:
+                some = some[os.write(to, some) :]
     except (OSError, Refused):
         pass
     os.close(to)
 
 
-def pass_on(fd: int, listener: list) -> bool:
+def pass_on(fd: int, listener: "List[Any]") -> bool:
     """Pass whole lines on; False at the end, or when there was too much."""
-    account, rest, total = listener
-    part = os.read(fd, 1 << 18)
-    lines = (rest + part).split(b"\n")
+    mark, rest, total = listener
+    some = os.read(fd, 1 << 18)
+    lines = (rest + some).split(b"\n")
     for line in lines[:-1]:
-        say(account_line(account, line + b"\n"))
-    listener[1:] = lines[-1], total + len(part)
-    if part and total < ANSWER_BYTES_MAX:
+        say(mark + line + b"\n")
+    listener[1:] = lines[-1], total + len(some)
+    if some and total < ANSWER_BYTES_MAX:
         return True
     os.close(fd)
-    say(account_line(account, encode({"left": True})))
+    say(mark + encode({"left": True}))
     return False
 
 
-def users(site: dict) -> str:
-    if site["isolation"] == "shared":
-        return pwd.getpwuid(os.getuid()).pw_name
-    return ",".join(site["accounts"])
+def ask_queue(site: Site, *extra: str) -> "Json":
+    """Run squeue. Size 0 prints a field whole; what follows is the mark between fields; free text comes last."""
+    form = QUEUE_FIELDS.replace(",", ":0|,") + ":0"
+    users = "--user=" + ",".join(site.accounts)
+    return site.run(["squeue", "--noheader", "--array", "--states=all", users, "--Format=" + form, *extra])
 
 
-def ask_queue(site: dict, env: "dict[str, str]", killer: Killer, extra: "list[str]") -> dict:
-    # Size 0 prints a field whole; what follows is the mark between fields. Free text comes last.
-    form = ",".join(field + ":0|" for field in SQUEUE_FIELDS[:-1]) + "," + SQUEUE_FIELDS[-1] + ":0"
-    argv = ["squeue", "--noheader", "--array", "--states=all", "--user=" + users(site), "--Format=" + form]
-    return run(argv + extra, env, killer)
+def ask_accounting(site: Site, *extra: str) -> "Json":
+    """Run sacct, with every attempt of a job that was requeued."""
+    users = "--user=" + ",".join(site.accounts)
+    argv = ["sacct", "--noheader", "--parsable2", "--duplicates", "--allocations", users]
+    return site.run([*argv, "--format=" + ACCOUNTING_FIELDS, *extra])
 
 
-def ask_accounting(site: dict, env: "dict[str, str]", killer: Killer, extra: "list[str]") -> dict:
-    argv = ["sacct", "--noheader", "--parsable2", "--duplicates", "--allocations", "--user=" + users(site)]
-    return run(argv + ["--format=" + ",".join(SACCT_FIELDS)] + extra, env, killer)
+def rows_not_written(site: Site, wait_s: float = 0) -> int:
+    """Return how many records the controller still keeps for the accounting database; -1 when unknown.
+
+    There always are some for a moment, so it may be worth waiting for none.
+    """
+    end = time.monotonic() + wait_s
+    while True:
+        match = re.search(r"DBD Agent queue size: *([0-9]+)", site.run(["sdiag"])["out"])
+        if not match or match.group(1) == "0" or time.monotonic() >= end:
+            return int(match.group(1)) if match else -1
+        time.sleep(0.1)
 
 
-def cluster_name(env: "dict[str, str]", killer: Killer) -> str:
-    match = re.search(r"^ClusterName *= *(\S+)", run(["scontrol", "show", "config"], env, killer)["out"], re.MULTILINE)
-    return match.group(1) if match else ""
-
-
-def rows_not_written(env: "dict[str, str]", killer: Killer) -> int:
-    """Return how many records the controller still keeps for the accounting database; -1 when unknown."""
-    match = re.search(r"DBD Agent queue size: *([0-9]+)", run(["sdiag"], env, killer)["out"])
-    return int(match.group(1)) if match else -1
-
-
-def observe(request: dict, site: dict, env: "dict[str, str]", killer: Killer) -> dict:
-    """The queue's rows of the jobs asked about, and accounting's of those that the queue does not show at work."""
+def observe(request: "Json", site: Site) -> "Json":
+    """Return the queue's rows of the jobs asked about, and accounting's of those that are not at work there."""
     asked = {matched(JOB_ID, job) for job in request["ids"]}
-    queue = ask_queue(site, env, killer, [])
-    rows = [row for row in queue["out"].split("\n") if row.split("|", 1)[0] in asked or row.count("|") < 2]
+    queue = ask_queue(site)
+    rows = [row for row in queue["out"].split("\n") if row.split("|", 1)[0] in asked or (row and row.count("|") < 3)]
     queue["out"] = "\n".join(rows)
-    answer = {
-        "queue": queue,
-        "queue_fields": SQUEUE_FIELDS,
-        "accounting": [],
-        "accounting_fields": SACCT_FIELDS,
-    }
+    answer = {"queue": queue, "accounting": []}  # type: Json
     if queue["rc"] == 0:
-        answer["cluster"] = cluster_name(env, killer)
-        at_work = set()
-        for row in rows:
-            job, state, restarts = (row.split("|", 3) + ["", ""])[:3]
-            if state not in ENDED and restarts == "0":
-                at_work.add(job)
-        rest = sorted(asked - at_work)
-        answer["rows_not_written"] = rows_not_written(env, killer) if rest else 0
-        for first in range(0, len(rest), IDS_A_COMMAND):
-            ids = ["--jobs=" + ",".join(rest[first : first + IDS_A_COMMAND])]
-            answer["accounting"].append(ask_accounting(site, env, killer, ids))
+        rest = sorted(asked - at_work(rows))
+        answer["rows_not_written"] = rows_not_written(site) if rest else 0
+        answer["accounting"] = [ask_accounting(site, "--jobs=" + ",".join(ids)) for ids in chunks(rest)]
     return answer
 
 
-def look_up(request: dict, site: dict, env: "dict[str, str]", killer: Killer) -> dict:
-    """Everything that the queue and the accounting database know under these names."""
-    names = [matched(NAME, name) for name in request["names"]]
-    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(request["since"])))
-    answer = {"queue": [], "accounting": [], "queue_fields": SQUEUE_FIELDS, "accounting_fields": SACCT_FIELDS}
-    for first in range(0, len(names), IDS_A_COMMAND):
-        some = ",".join(names[first : first + IDS_A_COMMAND])
-        answer["queue"].append(ask_queue(site, env, killer, ["--name=" + some]))
-        answer["rows_not_written"] = max(answer.get("rows_not_written", 0), rows_not_written(env, killer))
-        extra = ["--name=" + some, "--starttime=" + since, "--endtime=now", "--state=" + SACCT_STATES]
-        answer["accounting"].append(ask_accounting(site, env, killer, extra))
-    answer["homes"] = {account: pwd.getpwnam(account).pw_dir for account in users(site).split(",")}
-    return answer
+def at_work(rows: "List[str]") -> "Set[str]":
+    """Return the jobs that wait or run for the first time: accounting has nothing to add to these."""
+    split = (row.split("|", 3) for row in rows if row.count("|") >= 3)
+    return {job for job, state, restarts, _ in split if restarts == "0" and state not in ENDED.split(",")}
 
 
-def check(request: dict, site: dict, env: "dict[str, str]", killer: Killer) -> dict:
-    """What enrolment looks at."""
+def look_up(request: "Json", site: Site) -> "Json":
+    """Return everything that the queue and the accounting database know under these names."""
+    since = time.strftime("--starttime=%Y-%m-%dT%H:%M:%S", time.gmtime(int(request["since"])))
+    queue, accounting, behind = [], [], [0]
+    for names in chunks([matched(NAME, name) for name in request["names"]]):
+        some = "--name=" + ",".join(names)
+        queue.append(ask_queue(site, some))
+        behind.append(rows_not_written(site, wait_s=3))
+        accounting.append(ask_accounting(site, some, since, "--endtime=now", f"--state={ENDED},{NOT_ENDED}"))
+    homes = {account: pwd.getpwnam(account).pw_dir for account in site.accounts}
+    lag = -1 if -1 in behind else max(behind)
+    return {"queue": queue, "accounting": accounting, "rows_not_written": lag, "homes": homes}
+
+
+def check(request: "Json", site: Site) -> "Json":
+    """Return what enrolment looks at."""
     return {
-        "isolation": site["isolation"],
-        "accounts": site["accounts"],
-        "release": run(["sinfo", "--version"], env, killer),
-        "configuration": run(["scontrol", "show", "config"], env, killer),
-        "nodes": run(["sinfo", "--noheader", "--Node", "--Format=NodeList:0|,Gres:0"], env, killer),
-        "accounting": run(["sacctmgr", "--noheader", "--parsable2", "show", "cluster", "format=cluster"], env, killer),
+        "isolation": "shared" if site.shared else "accounts",
+        "release": site.run(["sinfo", "--version"]),
+        "configuration": site.run(["scontrol", "show", "config"]),
+        "nodes": site.run(["sinfo", "--noheader", "--Node", "--Format=NodeList:0|,Gres:0"]),
+        "database": site.run(["sacctmgr", "--noheader", "--parsable2", "show", "cluster", "format=cluster"]),
     }
 
 
-AS_LOGIN = {f.__name__: f for f in (observe, look_up, check)}
+AS_LOGIN = {"observe": observe, "look_up": look_up, "check": check}
 
 
-def environment(site: dict) -> "dict[str, str]":
-    """Nothing is inherited: a SLURM_, SBATCH_ or SQUEUE_ variable would change what commands do and say."""
-    me = pwd.getpwuid(os.getuid())
-    return {
-        "PATH": site["path"], "SLURM_CONF": site["slurm_conf"], "SLURM_TIME_FORMAT": "%s", "TZ": "UTC",
-        "LC_ALL": "C.UTF-8", "HOME": me.pw_dir, "USER": me.pw_name, "LOGNAME": me.pw_name, "SHELL": "/bin/bash",
-    }  # fmt: skip
-
-
-def read_site() -> dict:
-    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), "idf-gateway.json")
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
-
-
-def main(argv: "list[str]") -> int:
+def main(as_account: bool) -> int:
+    """Serve one request."""
     os.umask(0o077)
-    site = read_site()
-    env = environment(site)
-    os.environ.clear()
-    os.environ.update(env)
-    os.chdir(env["HOME"])
-    as_account = argv[1:] == ["account"]
-    mark = b"" if as_account else b"* "
-    killer = Killer()
+    site = Site()
+    os.chdir(site.home)
+    mark, failed = b"" if as_account else b"* ", "refused"
     try:
-        request, data_bytes = read_request(0)
+        request, data_bytes = read_request()
+        failed = "error"  # from here on, something may have been done
         if as_account:
-            return speak(serve_account(request, env, killer), b"")
-        ask_accounts(request.get("accounts", {}), data_bytes, site, env, killer)
+            speak(serve_account(request, site), b"")
+            return 0
+        ask_accounts(request.get("accounts", {}), data_bytes, site)
         if "do" in request:
-            say(b"* " + encode(AS_LOGIN[request["do"]](request, site, env, killer)))
-    except (Refused, KeyError, ValueError) as refusal:
-        say(mark + encode({"refused": "%s: %s" % (type(refusal).__name__, refusal)}))
+            answer = AS_LOGIN[request["do"]](request, site)
+            say(mark + encode(dict(answer, queue_fields=QUEUE_FIELDS, accounting_fields=ACCOUNTING_FIELDS)))
+    except (Refused, KeyError, TypeError, ValueError, OSError) as error:
+        say(mark + encode({failed: f"{type(error).__name__}: {error}"}))
     return 0 if say(mark + encode({"end": True})) else 1
 
 
-def speak(answers: "object", mark: bytes) -> int:
-    """Say an account's answers; where nobody listens, it is better not to begin a batch."""
-    for answer in answers:
-        if not say(mark + encode(answer)) and "begun" in answer:
-            return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main(sys.argv[1:] == ["account"]))

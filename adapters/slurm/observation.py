@@ -6,7 +6,7 @@ from typing import Any
 
 from adapters.errors import Unreachable
 from adapters.port import Attempt, AttemptState, Known, Observation
-from adapters.slurm.commands import CLOCK_SKEW_S, Reply
+from adapters.slurm.commands import CLOCK_SKEW_S, Reply, fields
 from adapters.slurm.rows import Row, accounting_rows, queue_rows
 
 Json = dict[str, Any]
@@ -20,8 +20,8 @@ class Observe:
     knows, when both answered and the controller has nothing left to tell accounting.
     """
 
-    def __init__(self, known: Sequence[Known]) -> None:
-        self._known, self._cluster = known, ""
+    def __init__(self, known: Sequence[Known], cluster: str) -> None:
+        self._known, self._cluster = known, cluster
         self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known]}
         self._warnings: list[str] = []
 
@@ -33,11 +33,10 @@ class Observe:
         """
         site = reply.site
         if not reply.whole:
-            raise Unreachable("the connection broke before the site's answer came")
+            raise reply.broken()
         if site["queue"]["rc"] != 0:
             raise Unreachable(f"the queue did not answer: {str(site['queue']['err']).strip()[:300]}")
-        self._cluster = str(site["cluster"])
-        queue = self._by_job(queue_rows(site["queue"]["out"], site["queue_fields"]))
+        queue = self._by_job(queue_rows(site["queue"]["out"], fields(site, "queue")))
         accounting = self._by_job(self._accounting(site))
         complete = all(part["rc"] == 0 for part in site["accounting"]) and site.get("rows_not_written") == 0
         attempts: dict[str, tuple[Attempt, ...]] = {}
@@ -57,11 +56,9 @@ class Observe:
             if part["rc"] != 0:
                 self._warnings.append(f"the accounting database did not answer: {str(part['err']).strip()[:300]}")
                 continue
-            more, strange = accounting_rows(part["out"], site["accounting_fields"])
+            more, strange = accounting_rows(part["out"], fields(site, "accounting"))
             rows += more
             odd += strange
-        if site.get("rows_not_written", 0) != 0:
-            self._warnings.append("the accounting database has not been told of everything yet")
         return rows, odd
 
     def _by_job(self, read: tuple[Iterable[Row], Iterable[str]]) -> Mapping[str, list[Row]]:

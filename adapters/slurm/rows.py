@@ -130,15 +130,17 @@ def _clock(word: str) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-_HOSTS = re.compile(r"([^,\[\]]*)(?:\[([0-9,-]+)\])?([^,\[\]]*)(?:,|$)", re.ASCII)
+_HOST = r"([^,\[\]]*)(?:\[([0-9,-]+)\]([^,\[\]]*))?(?:,|$)"
+_HOSTS = re.compile(_HOST, re.ASCII)
+_HOST_LIST = re.compile(f"(?:{_HOST})+", re.ASCII)
 
 
 def host_list(text: str) -> tuple[str, ...]:
     """Expand `gpu[01-03,07],login1`, to at most `NODES_MAX` names; another notation is kept as one word."""
     if text in ("", "None assigned", "(null)", "N/A"):
         return ()
-    if "[" not in text:
-        return tuple(text.split(","))
+    if not _HOST_LIST.fullmatch(text):
+        return (text,)
     names: list[str] = []
     for match in _HOSTS.finditer(text):
         before, ranges, after = match.groups()

@@ -9,13 +9,16 @@ from adapters.errors import Rejected, Uncertain, Unreachable
 from adapters.port import Adoption, Answer, JobSpec, Known, LogChunk, Observation, Sent, SiteFacts
 from adapters.slurm.commands import Adopt, Cancel, Check, PutSnapshot, ReadLog, Reply, Submit, frame
 from adapters.slurm.observation import Observe
-from adapters.slurm.ssh import Login, SshConnection
+from adapters.slurm.ssh import SshConnection, SshSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """How long and how large anything asked of a site may become."""
+class SlurmSettings:
+    """What is known of a Slurm site, and how long and how large anything asked of it may become."""
 
+    cluster: str
+    """Slurm's own name of the cluster: part of every attempt's identity."""
+    ssh: SshSettings
     parallel: int = 8
     """How many sbatch a batch runs at one time."""
     submit_s_max: int = 60
@@ -33,27 +36,24 @@ class Bounds:
     snapshot_bytes_a_second_min: int = 1 << 20
 
 
-DEFAULT_BOUNDS = Bounds()
-
-
-class SlurmScheduler:
+class SlurmSsh:
     """A Slurm site over SSH. Safe to share between threads."""
 
-    def __init__(self, login: Login, bounds: Bounds = DEFAULT_BOUNDS) -> None:
-        self._bounds = bounds
-        self._calls = SshConnection(login)
-        self._logs = SshConnection(login)  # people who wait for a line must not hold up the broker
+    def __init__(self, settings: SlurmSettings) -> None:
+        self._settings = settings
+        self._calls = SshConnection(settings.ssh)
+        self._logs = SshConnection(settings.ssh)  # people who wait for a line must not hold up the broker
 
     def submit(self, batch: str, specs: Sequence[JobSpec]) -> Mapping[str, Answer]:
         """See the port."""
-        bounds = self._bounds
+        settings = self._settings
         command = Submit(
-            batch, specs, parallel=bounds.parallel,
-            timeout_s=bounds.submit_s_max, sbatch_s=bounds.sbatch_s_max,
+            batch, specs, parallel=settings.parallel,
+            timeout_s=settings.submit_s_max, sbatch_s=settings.sbatch_s_max,
         )  # fmt: skip
         answers = dict(command.refused)
         if command.request["accounts"]:
-            limit_s = bounds.submit_s_max + bounds.sbatch_s_max + 15
+            limit_s = settings.submit_s_max + settings.sbatch_s_max + 15
             answers |= self._send(command, limit_s)
         return answers
 
@@ -61,11 +61,11 @@ class SlurmScheduler:
         """See the port."""
         if not sent:
             return {}
-        bounds = self._bounds
-        command = Adopt(sent, wait_s=bounds.adopt_wait_s, settle_s=bounds.settle_s)
+        settings = self._settings
+        command = Adopt(sent, wait_s=settings.adopt_wait_s, settle_s=settings.settle_s)
         batches = len({(job.account, job.batch) for job in sent})
         try:
-            return command.read(self._learn(command.request, bounds.answer_s_max + batches * bounds.adopt_wait_s))
+            return command.read(self._learn(command.request, settings.answer_s_max + batches * settings.adopt_wait_s))
         except Unreachable as error:
             return {job.name: error for job in sent}
 
@@ -73,19 +73,19 @@ class SlurmScheduler:
         """See the port."""
         if not known:
             return Observation({}, frozenset())
-        command = Observe(known)
+        command = Observe(known, self._settings.cluster)
         return command.read(self._learn(command.request))
 
     def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
         """See the port."""
-        return self._send(Cancel(known), self._bounds.answer_s_max) if known else {}
+        return self._send(Cancel(known), self._settings.answer_s_max) if known else {}
 
     def read_log(self, account: str, name: str, offset: int, limit_bytes: int, wait_s: float) -> LogChunk:
         """See the port."""
-        limit_bytes = min(limit_bytes, self._bounds.log_bytes_max)
-        wait_s = min(wait_s, self._bounds.log_wait_s_max)
+        limit_bytes = min(limit_bytes, self._settings.log_bytes_max)
+        wait_s = min(wait_s, self._settings.log_wait_s_max)
         command = ReadLog(account, name, offset, limit_bytes, wait_s)
-        return command.read(self._learn(command.request, self._bounds.answer_s_max + wait_s, self._logs))
+        return command.read(self._learn(command.request, self._settings.answer_s_max + wait_s, self._logs))
 
     def put_snapshot(self, account: str, digest: str, archive: Path) -> None:
         """See the port."""
@@ -93,10 +93,10 @@ class SlurmScheduler:
         if question.read(self._learn(question.request)):
             return
         size = archive.stat().st_size
-        if size > self._bounds.snapshot_bytes_max:
-            raise Rejected(f"the snapshot is too large: {size} of {self._bounds.snapshot_bytes_max} bytes")
+        if size > self._settings.snapshot_bytes_max:
+            raise Rejected(f"the snapshot is too large: {size} of {self._settings.snapshot_bytes_max} bytes")
         command = PutSnapshot(account, digest, size)
-        limit_s = self._bounds.answer_s_max + size / self._bounds.snapshot_bytes_a_second_min
+        limit_s = self._settings.answer_s_max + size / self._settings.snapshot_bytes_a_second_min
         with archive.open("rb") as data:
             there = command.read(self._learn(command.request, limit_s, data=data, data_bytes=size))
         if not there:
@@ -129,7 +129,7 @@ class SlurmScheduler:
         Raises:
             Unreachable: nothing was learnt.
         """
-        connection, limit_s = connection or self._calls, limit_s or self._bounds.answer_s_max
+        connection, limit_s = connection or self._calls, limit_s or self._settings.answer_s_max
         try:
             answer = connection.ask(frame(request, data_bytes), limit_s, data)
         except Uncertain as error:

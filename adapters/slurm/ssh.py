@@ -21,13 +21,13 @@ CHANNELS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class SshSettings:
     """How a site's gateway is reached; nothing is taken from the broker's own `~/.ssh` or an agent."""
 
     host: str
     user: str
     identity_file: Path
-    host_key: str
+    known_host: str
     """The host's pinned public key, `type key`, or a line of a known_hosts file that ends so."""
     port: int = 22
     connect_s_max: float = 10.0
@@ -46,8 +46,8 @@ class Answer:
 class SshConnection:
     """A connection that is opened when first needed, shared by threads, and opened again after it broke."""
 
-    def __init__(self, login: Login, channels_max: int = CHANNELS_MAX) -> None:
-        self._login = login
+    def __init__(self, settings: SshSettings, channels_max: int = CHANNELS_MAX) -> None:
+        self._settings = settings
         self._lock = threading.Lock()
         self._channels = threading.BoundedSemaphore(channels_max)
         self._client: paramiko.SSHClient | None = None
@@ -100,8 +100,8 @@ class SshConnection:
         for last_try in (False, True):
             transport = self._transport()
             try:
-                channel = transport.open_session(window_size=WINDOW_BYTES, timeout=self._login.connect_s_max)
-                channel.settimeout(self._login.connect_s_max)
+                channel = transport.open_session(window_size=WINDOW_BYTES, timeout=self._settings.connect_s_max)
+                channel.settimeout(self._settings.connect_s_max)
                 channel.exec_command(b"idf-gateway")  # the key's forced command runs whatever stands here
             except (OSError, EOFError, paramiko.SSHException) as error:
                 self._forget(transport)
@@ -131,25 +131,25 @@ class SshConnection:
             return connected
 
     def _connect(self) -> paramiko.SSHClient:
-        login, client = self._login, paramiko.SSHClient()
+        settings, client = self._settings, paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        _pin(client, login)
+        _pin(client, settings)
         try:
-            sock = socket.create_connection((login.host, login.port), timeout=login.connect_s_max)
+            sock = socket.create_connection((settings.host, settings.port), timeout=settings.connect_s_max)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
             client.connect(
-                login.host, login.port, login.user, sock=sock,
-                key_filename=str(login.identity_file), allow_agent=False, look_for_keys=False,
-                timeout=login.connect_s_max, banner_timeout=login.connect_s_max,
-                auth_timeout=login.connect_s_max,
+                settings.host, settings.port, settings.user, sock=sock,
+                key_filename=str(settings.identity_file), allow_agent=False, look_for_keys=False,
+                timeout=settings.connect_s_max, banner_timeout=settings.connect_s_max,
+                auth_timeout=settings.connect_s_max,
             )  # fmt: skip
         except (OSError, EOFError, paramiko.SSHException) as error:
             client.close()
-            raise Unreachable(f"no SSH connection to {login.host}: {error}") from error
+            raise Unreachable(f"no SSH connection to {settings.host}: {error}") from error
         transport = client.get_transport()
         if transport is not None:
-            transport.set_keepalive(login.keep_alive_s)
+            transport.set_keepalive(settings.keep_alive_s)
         return client
 
     def _forget(self, transport: paramiko.Transport) -> None:
@@ -160,10 +160,10 @@ class SshConnection:
             transport.close()
 
 
-def _pin(client: paramiko.SSHClient, login: Login) -> None:
-    words = login.host_key.split()
+def _pin(client: paramiko.SSHClient, settings: SshSettings) -> None:
+    words = settings.known_host.split()
     kind = next((n for n, word in enumerate(words) if word.startswith(("ssh-", "ecdsa-", "sk-"))), -1)
-    name = login.host if login.port == 22 else f"[{login.host}]:{login.port}"
+    name = settings.host if settings.port == 22 else f"[{settings.host}]:{settings.port}"
     entry = None
     if kind >= 0:
         entry = paramiko.hostkeys.HostKeyEntry.from_line(" ".join([name, *words[kind : kind + 2]]))

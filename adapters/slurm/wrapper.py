@@ -30,7 +30,7 @@ unset TZ LC_ALL SLURM_TIME_FORMAT
 job="$HOME/.idf/jobs/@name@"
 me="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-}"
 stop() { echo "idf-compute: $1" >&2; exit 1; }
-mkdir -p "$job" && { ln -sT "$me" "$job/claim" 2>/dev/null || [ -L "$job/claim" ]; } || stop "no room for the job's folder"
+mkdir -p "$job" && { ln -sT "$me" "$job/claim" 2>/dev/null || [ -L "$job/claim" ]; } || stop "no room for a folder"
 [ "$(readlink "$job/claim")" = "$me" ] || exit 0
 """
 # A symbolic link is made with its content in one step, and never over another one: of two copies of a job
@@ -141,7 +141,7 @@ def _enter_snapshot(digest: str) -> str:
     _require(_DIGEST.fullmatch(digest), "a snapshot is named by its SHA-256 in hexadecimal")
     return (
         f'archive="$HOME/.idf/snapshots/{digest}.tar.gz"\n'
-        f'echo "{digest}  $archive" | sha256sum --check --status || stop "the snapshot is missing or damaged"\n'
+        f'echo "{digest}  $archive" | sha256sum -c --status 2>/dev/null || stop "the snapshot is missing or damaged"\n'
         'mkdir -p "$job/work" && cd "$job/work" || stop "no room for the work folder"\n'
         'tar --extract --gzip --no-same-owner --no-same-permissions --file "$archive"'
         ' || stop "the snapshot could not be unpacked"\n'

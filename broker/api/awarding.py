@@ -196,12 +196,12 @@ def quota(at: At, project: Annotated[Slug | None, Query()] = None) -> QuotaOut:
 
 def _awards_out(session: Session, awards: Any) -> list[AwardOut]:
     now = utcnow()
-    classes = weights(session, now)
+    classes = weights(session.connection(), now)
     balances = balances_of(session, [award.id for award in awards])
     return [_award_out(session, award, balances[award.id], classes, now) for award in awards]
 
 
-def _award_out(session: Session, award: Award, balances: Any, classes: dict[str, GpuClass], now: datetime) -> AwardOut:
+def _award_out(session: Session, award: Award, balances: Any, classes: dict[str, int], now: datetime) -> AwardOut:
     return AwardOut(
         id=award.id,
         project=session.get_one(Project, award.project_id).name,
@@ -215,7 +215,7 @@ def _award_out(session: Session, award: Award, balances: Any, classes: dict[str,
         consumed_credits=balances.consumed,
         overrun_credits=balances.overrun,
         classes=[
-            ClassHours(gpu_class=name, weight_thousandths=classes[name].weight_thousandths, available_s=seconds)
+            ClassHours(gpu_class=name, weight_thousandths=classes[name], available_s=seconds)
             for name, seconds in seconds_by_class(balances.available, classes).items()
         ],
     )
@@ -240,6 +240,7 @@ def create_gpu_class(body: GpuClassIn, at: At) -> Response:
 def list_gpu_classes(at: At) -> Page[GpuClassOut]:
     """List the GPU classes as they are weighted today."""
     with at.read() as session:
-        known = weights(session, utcnow())
-        items = [GpuClassOut.model_validate(known[name], from_attributes=True) for name in sorted(known)]
+        dated = session.exec(select(GpuClass).where(GpuClass.valid_from <= utcnow()).order_by(col(GpuClass.valid_from)))
+        newest = {gpu_class.name: gpu_class for gpu_class in dated}
+        items = [GpuClassOut.model_validate(newest[name], from_attributes=True) for name in sorted(newest)]
         return Page(items=items)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -11,17 +10,22 @@ from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from sqlalchemy import Connection, Table, bindparam, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, delete
 
 from broker.auth import Caller, authenticate
 from broker.bootstrap import Services
 from broker.errors import AnswerNotKept, BadRequest, IdempotencyKeyMissing, IdempotencyKeyReused
-from broker.models import Idempotency
+from broker.models import ANSWERS_KEPT_FOR, Idempotency
 from storage.tables import utcnow
 
-KEPT_FOR = timedelta(hours=24)
 KEY_LENGTH_MAX = 200
+
+kept_answers: Table = Idempotency.__table__  # type: ignore[attr-defined]
+_by_key = select(kept_answers.c.status).where(
+    *(kept_answers.c[name] == bindparam(name) for name in ("person_id", "method", "route", "key"))
+)
 
 ANYBODY = ("engineer", "manager", "operator", "auditor")
 
@@ -51,8 +55,8 @@ class GuardedRoute(APIRoute):
 
 def _admit(request: Request, roles: list[str]) -> Caller:
     services: Services = request.app.state.services
-    with services.database.read() as session:
-        caller = authenticate(session, request.headers.get("authorization"))
+    with services.database.rows() as connection:
+        caller = authenticate(connection, request.headers.get("authorization"))
     caller.require(*roles)
     return caller
 
@@ -80,6 +84,16 @@ class Question:
             "resource": resource,
             "created_at": utcnow(),
         }
+
+    def kept_resource(self, session: Session) -> str:
+        """Return what the first answer made."""
+        return session.get_one(Idempotency, (self.person_id, self.method, self.route, self.key)).resource
+
+
+def is_kept(connection: Connection, question: Question) -> bool:
+    """Say whether an answer to this POST is kept; cheaply, since nearly always there is none."""
+    key = {"person_id": question.person_id, "method": question.method, "route": question.route, "key": question.key}
+    return connection.execute(_by_key, key).first() is not None
 
 
 class Edge:
@@ -164,7 +178,7 @@ def answered(session: Session, question: Question) -> Response | None:
     kept = session.get(Idempotency, (question.person_id, question.method, question.route, question.key))
     if kept is None:
         return None
-    if kept.created_at < utcnow() - KEPT_FOR:
+    if kept.created_at < utcnow() - ANSWERS_KEPT_FOR:
         forget_before(session, person_id=question.person_id)
         return None
     if kept.request_sha256 != question.request_sha256:
@@ -181,7 +195,7 @@ def answered(session: Session, question: Question) -> Response | None:
 
 def forget_before(session: Session, person_id: str) -> None:
     """Delete a person's kept answers that are older than 24 h."""
-    old = utcnow() - KEPT_FOR
+    old = utcnow() - ANSWERS_KEPT_FOR
     session.exec(delete(Idempotency).where(col(Idempotency.person_id) == person_id, col(Idempotency.created_at) < old))
     session.expire_all()
 

@@ -11,14 +11,25 @@ from sqlmodel import Session, col, select
 
 from accounting.models import UsageRecord
 from adapters.port import LogChunk
-from broker.api.edge import ANYBODY, At, Edge, GuardedRoute, Question, allow, answered, json_response
+from broker.api.edge import (
+    ANYBODY,
+    At,
+    Edge,
+    GuardedRoute,
+    Question,
+    allow,
+    answered,
+    is_kept,
+    json_response,
+    kept_answers,
+)
 from broker.api.pages import Cursor, Limit, after, page
 from broker.auth import is_member, may_read, project_ids, readable_project
 from broker.cancel import request_cancel
 from broker.dispatch import job_name
 from broker.errors import NotAllowed, NotFound
 from broker.lifecycle import ENDED, JobState
-from broker.models import Idempotency, JobEvent, Person, Project, Site
+from broker.models import JobEvent, Person, Project, Site
 from broker.moves import jobs
 from broker.schemas import EventOut, JobDetail, JobIn, JobOut, Page, PlanOut, SiteIn, Slug, UsageOut
 from broker.snapshots import require_snapshot
@@ -35,8 +46,6 @@ LOG_STEP_S = 1.0
 _log_threads = CapacityLimiter(64)
 """Apart from the other routes' threads, so that people who watch logs never keep anybody from submitting."""
 
-_kept = Idempotency.__table__  # type: ignore[attr-defined]
-
 
 @router.post("/jobs", status_code=201, response_model=JobOut, openapi_extra=allow("engineer"))
 def submit(body: JobIn, at: At) -> Response:
@@ -44,48 +53,49 @@ def submit(body: JobIn, at: At) -> Response:
     question = at.question(body)
     require_snapshot(at.services.settings, body.snapshot)
     for tries_left in range(PLACEMENT_TRIES_MAX - 1, -1, -1):
-        kept = _answered(at, question)
-        if kept is not None:
-            return kept
         try:
             return _submit_once(at, body, question)
-        except RowClash:
+        except RowClash:  # the same request at this very moment, or the same free account
             if not tries_left:
                 raise
     raise AssertionError("unreachable")
 
 
 def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
-    with at.read() as session:
-        decided = plan(session, at.caller, body, utcnow())
+    with at.services.database.rows() as connection:
+        known = is_kept(connection, question)
+        if not known:
+            decided = plan(connection, at.caller, body, utcnow())
+    if known:
+        return _again(at, body, question)
     content = ""
 
     def record(answer: JobOut) -> Any:
         nonlocal content
         content = answer.model_dump_json()
-        return _kept, question.record(201, content, answer.id)
+        return kept_answers, question.record(201, content, answer.id)
 
     hold(at.services, at.caller, decided, record)
     return json_response(content, 201)
 
 
-def _answered(at: Edge, question: Question) -> Response | None:
-    """Return the kept answer, to a caller who may still submit to that job's project."""
-    with at.read() as session:
-        kept = session.get(Idempotency, (question.person_id, question.method, question.route, question.key))
-        if kept is None:
-            return None
-        _visible_job(session, at, kept.resource, member=True)
+def _again(at: Edge, body: JobIn, question: Question) -> Response:
+    """Give the kept answer, to a caller who may still submit to that job's project."""
     with at.services.database.write() as session:
-        return answered(session, question)
+        kept = answered(session, question)
+    if kept is None:  # it was older than 24 h and is forgotten now
+        return _submit_once(at, body, question)
+    with at.read() as session:
+        _visible_job(session, at, question.kept_resource(session), member=True)
+    return kept
 
 
 @router.post("/jobs/plan", response_model=PlanOut, openapi_extra=allow("engineer"))
 def dry_run(body: JobIn, at: At) -> PlanOut:
     """Say where a job would run and what it would hold, without submitting it."""
     at.question(body)
-    with at.read() as session:
-        return plan_out(plan(session, at.caller, body, utcnow()))
+    with at.services.database.rows() as connection:
+        return plan_out(plan(connection, at.caller, body, utcnow()))
 
 
 @router.get("/jobs", openapi_extra=allow(*ANYBODY))
@@ -192,14 +202,16 @@ async def read_log(
     limit_bytes: Annotated[int, Query(ge=1, le=LOG_BYTES_MAX)] = LOG_BYTES_MAX,
     wait_s: Annotated[float, Query(ge=0, le=LOG_WAIT_S_MAX)] = 0,
 ) -> Response:
-    """Read a job's log from an offset, as its project's account; waits for more until the job has ended."""
+    """Read a job's log from an offset, as its project's account; waits for more text or another state."""
     until = time.monotonic() + wait_s
+    first: JobState | None = None
     while True:
         left_s = max(0.0, min(LOG_STEP_S, until - time.monotonic()))
         chunk, state = await to_thread.run_sync(
             _log_chunk, at, job_id, offset, limit_bytes, left_s, limiter=_log_threads
         )
-        done = chunk.data or state in ENDED or time.monotonic() >= until
+        first = first or state
+        done = chunk.data or state in ENDED or state is not first or time.monotonic() >= until
         if done or await request.is_disconnected():
             break
     headers = {

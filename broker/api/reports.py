@@ -53,7 +53,8 @@ def gpu_report(
 
 def _names(session: Session, by: str, ids: list[str]) -> dict[str, str]:
     model: Any = {"project": Project, "programme": Programme, "site": Site}[by]
-    return dict(session.execute(select(model.id, model.name).where(col(model.id).in_(ids))).tuples().all())
+    rows = session.execute(select(model.id, model.name).where(col(model.id).in_(ids)))
+    return {row[0]: row[1] for row in rows}
 
 
 def _row(use: GpuUse, name: str) -> GpuReportRow:

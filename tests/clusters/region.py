@@ -146,7 +146,7 @@ class Region:
         today = date.today()
         days = ("--from", str(today - timedelta(days=1)), "--to", str(today + timedelta(days=90)))
         yield ("marc", "class", "add", GPU_CLASS, "--weight", "2", "--from", "2026-01-01")
-        budget = ("--budget", "10000h", "--default-time", "30")
+        budget = ("--budget", "30000h", "--default-time", "30")
         yield ("marc", "programme", "open", PROGRAMME, "--kind", "pack-ia", *budget)
         for project, (organisation, person) in PROJECTS.items():
             yield ("marc", "org", "add", organisation)
@@ -164,6 +164,7 @@ class Region:
         file.write_text(
             f"""# The site as the broker reaches it; files lie on the broker's machine.
 name = "{cluster.name}"
+cluster = "{cluster.name}"
 host = "{cluster.host}"
 port = {cluster.ssh_port}
 login = "{cluster.login}"

@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from clusters.slurm.cluster import SlurmCluster
+from integration.slurm_jobs import fresh, sent, spec, wait_for
 
 from adapters.port import Absent, Accepted, Answer, JobSpec, Uncertain, Unreachable
-from adapters.slurm.scheduler import SlurmScheduler
-from integration.slurm_jobs import fresh, sent, spec, wait_for
+from adapters.slurm import SlurmSsh
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture]
 ROUNDS = int(os.environ.get("IDF_TORTURE_ROUNDS", "10"))
 JOBS = 24
 
-Make = Callable[..., SlurmScheduler]
+Make = Callable[..., SlurmSsh]
 
 
 @pytest.mark.timeout(60 + 20 * ROUNDS)
@@ -44,19 +44,19 @@ def _appending(account: str) -> JobSpec:
     return spec(account, 'mkdir -p "$HOME/ran" && echo "$SLURM_JOB_ID" >> "$HOME/ran/$SLURM_JOB_NAME"\n', gpus=0)
 
 
-def _warm_up(site: SlurmScheduler, account: str) -> None:
+def _warm_up(site: SlurmSsh, account: str) -> None:
     site.read_log(account, "idf-none", 0, 10, 0)
     site.check()
 
 
-def _time_a_batch(site: SlurmScheduler, accounts: Sequence[str]) -> float:
+def _time_a_batch(site: SlurmSsh, accounts: Sequence[str]) -> float:
     began = time.monotonic()
     site.submit(fresh("batch"), [spec(accounts[n % len(accounts)], gpus=0) for n in range(JOBS)])
     return time.monotonic() - began
 
 
 def _send_until_accepted(
-    cluster: SlurmCluster, site: SlurmScheduler, batch: Sequence[JobSpec], kinds: Counter[str], after_s: float
+    cluster: SlurmCluster, site: SlurmSsh, batch: Sequence[JobSpec], kinds: Counter[str], after_s: float
 ) -> None:
     """What the broker does: send, adopt what is uncertain, send again only what is proven absent."""
     to_send, sending, cut = (
@@ -81,7 +81,7 @@ def _send_until_accepted(
     cut.join()
 
 
-def _cut(cluster: SlurmCluster, site: SlurmScheduler, after_s: float) -> None:
+def _cut(cluster: SlurmCluster, site: SlurmSsh, after_s: float) -> None:
     """At the far end as a network does, or at ours as a killed broker does."""
     time.sleep(after_s)
     if random.random() < 0.6:
@@ -90,7 +90,7 @@ def _cut(cluster: SlurmCluster, site: SlurmScheduler, after_s: float) -> None:
         site.close()
 
 
-def _adopt(site: SlurmScheduler, jobs: Sequence[JobSpec], batch: str, kinds: Counter[str]) -> list[JobSpec]:
+def _adopt(site: SlurmSsh, jobs: Sequence[JobSpec], batch: str, kinds: Counter[str]) -> list[JobSpec]:
     """Ask until each is accepted or absent; return the absent ones."""
     absent: list[JobSpec] = []
     waiting = list(jobs)

@@ -126,6 +126,19 @@ def test_private_places_of_the_cluster_are_not_those_of_the_machine(projects: Sl
     assert "idf-broker" not in Path("/etc/passwd").read_text()
 
 
+def test_jobs_of_two_projects_share_no_temporary_place(projects: SlurmCluster) -> None:
+    places = ("/tmp", "/var/tmp", "/dev/shm")
+    submit(
+        projects,
+        "idf001",
+        "for place in /tmp /var/tmp /dev/shm; do touch $place/left-behind; done; touch left",
+    )
+    assert until(lambda: "left\n" in said(projects, "idf001", "ls"))
+    show = ("srun", "--time=1", "ls", *places)
+    assert said(projects, "idf001", *show).count("left-behind") == len(places)
+    assert "left-behind" not in said(projects, "idf002", *show)
+
+
 def test_the_gateway_runs_as_project_accounts_and_nobody_else(projects: SlurmCluster) -> None:
     def as_account(name: str, *arguments: str) -> int:
         sudo = ("sudo", "-n", "-u", name, projects.gateway, *arguments)

@@ -50,7 +50,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _post(self, posting: Posting) -> Outcome:
         with self.database.write() as session:
-            [outcome] = post(session, [posting], utcnow())
+            [outcome] = post(session.connection(), [posting], utcnow())
         if outcome is Done.POSTED and posting.movements:
             self.done.append(posting)
         return outcome

@@ -24,7 +24,7 @@ from storage.tables import utcnow
 HOUR = 3_600_000
 
 
-def award_of(database: Database, credits: int, *, budget: int = 1000 * HOUR) -> str:
+def award_of(database: Database, amount: int, *, budget: int = 1000 * HOUR) -> str:
     now = utcnow()
     with database.write() as session:
         programme = open_programme(
@@ -34,7 +34,7 @@ def award_of(database: Database, credits: int, *, budget: int = 1000 * HOUR) -> 
             session,
             project_id="prj-1",
             programme=programme,
-            amount_credits=credits,
+            amount_credits=amount,
             start_at=now,
             end_at=now + timedelta(days=90),
         )
@@ -43,7 +43,7 @@ def award_of(database: Database, credits: int, *, budget: int = 1000 * HOUR) -> 
 
 def posted(database: Database, *postings: Posting) -> list[object]:
     with database.write() as session:
-        return list(post(session, postings, utcnow()))
+        return list(post(session.connection(), postings, utcnow()))
 
 
 def balances(database: Database, award_id: str) -> Balances:
@@ -240,6 +240,6 @@ def test_a_closed_writer_refuses(database: Database) -> None:
 def test_refusals_are_outcomes_not_exceptions(database: Database) -> None:
     award_id = award_of(database, HOUR)
     with database.write() as session:
-        [outcome] = post(session, [open_hold("job-1", award_id, 2 * HOUR, 1000)], utcnow())
+        [outcome] = post(session.connection(), [open_hold("job-1", award_id, 2 * HOUR, 1000)], utcnow())
         assert isinstance(outcome, QuotaError)
         assert isinstance(session, Session)

@@ -6,10 +6,11 @@ ones in its mount namespace only: the machine never learns of these accounts.
 
 import os
 import pwd
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusters.slurm.layout import INSIDE, Layout
+from clusters.slurm.layout import INSIDE, PARTED, Layout
 
 LOGIN = "idf-broker"
 GROUP = "idf-projects"
@@ -54,6 +55,17 @@ def write_files(layout: Layout) -> None:
         mode = 0o600 if "shadow" in name else 0o644
         layout.write(f"etc/{name}", _without(Path("/etc", name), accounts) + "\n".join(lines) + "\n", mode)
     layout.write("etc/sudoers", _sudoers(), 0o440)
+
+
+def write_pam(layout: Layout) -> None:
+    """Write what PAM does when slurmstepd opens a session for a job: give the account places of its own."""
+    shutil.copytree("/etc/pam.d", layout.folder / "etc/pam.d")
+    layout.write(
+        "etc/pam.d/slurm",
+        "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_namespace.so\n",
+    )
+    lines = (f"{place} {instances}/ user root\n" for place, instances in PARTED.items())
+    layout.write("etc/namespace.conf", "".join(lines))
 
 
 def make_homes(layout: Layout) -> None:

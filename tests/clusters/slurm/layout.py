@@ -12,6 +12,13 @@ by project accounts even when the folder itself lies below a private home."""
 SOCKET_PATH_LENGTH_MAX = 107
 """Linux, unix(7): sun_path holds 108 bytes with the final zero."""
 
+PARTED = {
+    "/tmp": "/run/instances/tmp",
+    "/var/tmp": "/run/instances/var-tmp",
+    "/dev/shm": "/run/instances/shm",
+}
+"""Places that each account's jobs see their own copy of, and where root keeps the copies."""
+
 NODES = ("node1", "node2")
 FOLDERS = (
     "etc", "etc/ssh", "run", "log", "state", "state/slurmctld", "state/mariadb", "home", "site", "client",

@@ -25,7 +25,11 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     layout.make()
     if isolation == "accounts":
         accounts.write_files(layout)
+        accounts.write_pam(layout)
         accounts.make_homes(layout)
+    elif configuration.user == "root":
+        # The only thing made outside the folder: root's sshd does not start without it.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())
     layout.write("etc/gres.conf", configuration.gres_conf())

@@ -125,7 +125,8 @@ def associate(run: Run, cluster: str, slurm_conf: str, login: str, isolation: st
     for command in commands:
         done = run(["sacctmgr", "--immediate", *command])
         said = (done.stdout + done.stderr).decode(errors="replace")
-        fine = done.returncode == 0 or "already exist" in said.lower()
+        # Of a lone root, Slurm knows the account and the association from the start.
+        fine = done.returncode == 0 or "Nothing new added" in said or "already exist" in said.lower()
         if not fine or (command[0] == "load" and "Done adding cluster" not in said):
             raise ClusterError(f"sacctmgr {' '.join(command)}: {said.strip()[-600:]}")
 

@@ -14,30 +14,68 @@ import pytest
 NOW = "2026-11-23T10:00:00Z"
 TOKEN = "idf_" + "a" * 43
 SITE = {
-    "id": "s1", "name": "jean-zay", "kind": "slurm", "isolation": "accounts",
-    "gpu_types": {"a100-80": "a100", "v100-32": "v100"}, "constraints": {"v100-32g": "v100-32", "a100": "a100-80"},
-    "gpus_per_job_max": 64, "time_limit_s_max": 72000, "kill_grace_s": 60, "free_accounts": 3,
-    "scheduler": "slurm 22.05", "problems": [], "checked_at": NOW,
-}  # fmt: skip
+    "id": "s1",
+    "name": "jean-zay",
+    "kind": "slurm",
+    "isolation": "accounts",
+    "gpu_types": {"a100-80": "a100", "v100-32": "v100"},
+    "constraints": {"v100-32g": "v100-32", "a100": "a100-80"},
+    "gpus_per_job_max": 64,
+    "time_limit_s_max": 72000,
+    "kill_grace_s": 60,
+    "free_accounts": 3,
+    "scheduler": "slurm 22.05",
+    "problems": [],
+    "checked_at": NOW,
+}
 AWARD = {
-    "id": "w1", "project": "vision", "programme": "pack-ia", "start_at": "2025-12-31T23:00:00Z",
-    "end_at": "2026-06-30T22:00:00Z", "active": True, "awarded_credits": 360_000_000,
-    "available_credits": 356_400_000, "held_credits": 3_600_000, "consumed_credits": 0, "overrun_credits": 0,
+    "id": "w1",
+    "project": "vision",
+    "programme": "pack-ia",
+    "start_at": "2025-12-31T23:00:00Z",
+    "end_at": "2026-06-30T22:00:00Z",
+    "active": True,
+    "awarded_credits": 360_000_000,
+    "available_credits": 356_400_000,
+    "held_credits": 3_600_000,
+    "consumed_credits": 0,
+    "overrun_credits": 0,
     "classes": [
         {"gpu_class": "h100-80", "weight_thousandths": 4000, "available_s": 89_100},
         {"gpu_class": "v100-32", "weight_thousandths": 1000, "available_s": 356_400},
     ],
-}  # fmt: skip
+}
 
 
 def job(**changes: Any) -> dict[str, Any]:
     base = {
-        "id": "j1", "name": "train", "person": "alice", "project": "vision", "award": "w1", "site": "jean-zay",
-        "state": "running", "reason": None, "gpus": 1, "gpu_class": "a100-80", "nodes": 1, "time_limit_s": 3600,
-        "site_job_id": "17", "created_at": NOW, "started_at": NOW, "ended_at": None, "settled_at": None,
-        "cancel_requested_at": None, "held_credits": 7_320_000, "charged_credits": None, "exit_code": None,
-        "notices": [], "snapshot": None, "script_sha256": "0" * 64, "events": [], "usage": [],
-    }  # fmt: skip
+        "id": "j1",
+        "name": "train",
+        "person": "alice",
+        "project": "vision",
+        "award": "w1",
+        "site": "jean-zay",
+        "state": "running",
+        "reason": None,
+        "gpus": 1,
+        "gpu_class": "a100-80",
+        "nodes": 1,
+        "time_limit_s": 3600,
+        "site_job_id": "17",
+        "created_at": NOW,
+        "started_at": NOW,
+        "ended_at": None,
+        "settled_at": None,
+        "cancel_requested_at": None,
+        "held_credits": 7_320_000,
+        "charged_credits": None,
+        "exit_code": None,
+        "notices": [],
+        "snapshot": None,
+        "script_sha256": "0" * 64,
+        "events": [],
+        "usage": [],
+    }
     return {**base, **changes}
 
 
@@ -78,13 +116,24 @@ class Broker:
         if (call.method, call.path) in self.answers:
             return self.answers[call.method, call.path]
         if call.path != "/v1/health" and call.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return 401, {"title": "unknown token", "status": 401, "code": "unauthenticated", "detail": "unknown token"}
+            return 401, {
+                "title": "unknown token",
+                "status": 401,
+                "code": "unauthenticated",
+                "detail": "unknown token",
+            }
         return self._found(call)
 
     def _found(self, call: Call) -> tuple[int, Any]:
         parts = call.path.split("/")[2:]
         if parts == ["me"]:
-            person = {"id": "p1", "name": "alice", "full_name": None, "roles": ["engineer"], "created_at": NOW}
+            person = {
+                "id": "p1",
+                "name": "alice",
+                "full_name": None,
+                "roles": ["engineer"],
+                "created_at": NOW,
+            }
             return 200, {"person": person, "projects": ["vision"]}
         if parts[0] == "jobs":
             return self._jobs(call, parts[1:])
@@ -95,7 +144,12 @@ class Broker:
             return 200, {"items": lists[parts[0]], "next_cursor": None}
         if parts[0] == "quota":
             return 200, {"awards": [AWARD]}
-        return 404, {"title": "not found", "status": 404, "code": "not-found", "detail": f"nothing at {call.path}"}
+        return 404, {
+            "title": "not found",
+            "status": 404,
+            "code": "not-found",
+            "detail": f"nothing at {call.path}",
+        }
 
     def _jobs(self, call: Call, rest: list[str]) -> tuple[int, Any]:
         if call.method == "POST" and rest == []:
@@ -108,10 +162,18 @@ class Broker:
         if rest[1:] == ["log"]:
             state, text = self.log.pop(0) if len(self.log) > 1 else self.log[0]
             following = int(call.query["offset"]) + len(text)
-            return 200, (text, {"Idf-Next-Offset": str(following), "Idf-Log-Exists": "true", "Idf-Job-State": state})
+            return 200, (
+                text,
+                {"Idf-Next-Offset": str(following), "Idf-Log-Exists": "true", "Idf-Job-State": state},
+            )
         found = [each for each in self.jobs if each["id"] in rest]
         if not found:
-            return 404, {"title": "x", "status": 404, "code": "not-found", "detail": f"there is no job {rest[0]}"}
+            return 404, {
+                "title": "x",
+                "status": 404,
+                "code": "not-found",
+                "detail": f"there is no job {rest[0]}",
+            }
         return 200, found[0]
 
     def _snapshots(self, call: Call, digest: str) -> tuple[int, Any]:
@@ -146,7 +208,7 @@ def _handler(broker: Broker) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(text)
 
-        do_GET = do_POST = do_PUT = do_HEAD = _serve
+        do_GET = do_POST = do_PUT = do_HEAD = _serve  # noqa: N815 - named by http.server
 
         def log_message(self, *args: object) -> None:
             pass

@@ -1,0 +1,90 @@
+"""A cluster and a broker in this process for the benches: jobs are held through the ledger as in production."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clusters.region import Region
+from clusters.slurm.cluster import SlurmCluster
+from sqlalchemy import Table
+from sqlmodel import col, select
+
+from broker.api.edge import Question, kept_answers
+from broker.auth import Caller
+from broker.bootstrap import Services, bootstrap
+from broker.dispatch import Desk
+from broker.models import Person, Site
+from broker.schemas import JobIn, SiteIn
+from broker.settings import Settings
+from broker.submit import hold, plan
+from storage.tables import utcnow
+
+SCRIPT = "#!/bin/bash\n" + "# a line of an ordinary training script\n" * 20 + "python train.py\n"
+
+
+@dataclass(frozen=True)
+class BenchSite:
+    """What a bench works with; no worker runs by itself."""
+
+    cluster: SlurmCluster
+    region: Region
+    services: Services
+
+    def desk(self) -> Desk:
+        with self.services.database.read() as session:
+            site = session.exec(select(Site)).one()
+        settings = SiteIn.model_validate(site.settings)
+        return Desk(self.services, site.id, settings, self.services.schedulers.at(site.id, settings))
+
+    def hold_jobs(self, count: int) -> None:
+        """Let so many jobs be held, as submissions do it."""
+        with self.services.database.read() as session:
+            person = session.exec(select(Person).where(col(Person.name) == "ines")).one()
+        caller = Caller(person.id, person.name, frozenset(person.roles))
+        wanted = JobIn(project="vision", script=SCRIPT, gpus=1, time_limit_s=600)
+        for _ in range(count):
+            with self.services.database.rows() as connection:
+                decided = plan(connection, caller, wanted, utcnow())
+            hold(self.services, caller, decided, lambda answer: _record(caller, answer.id))
+
+    def close_queue(self) -> None:
+        """Let jobs wait: a bench of submissions must not measure jobs that run."""
+        self.cluster.run(["scontrol", "update", "PartitionName=gpu", "State=DOWN"]).check_returncode()
+
+    def empty_queue(self) -> None:
+        """Cancel all jobs and wait until the controller has forgotten the wait."""
+        self.cluster.run(["scancel", "--quiet", "--state=PENDING", "--user", self.cluster.accounts[0]])
+        while self.cluster.run(["squeue", "--noheader"]).stdout.strip():
+            time.sleep(0.2)
+
+
+def _record(caller: Caller, job_id: str) -> tuple[Table, Mapping[str, Any]]:
+    """The kept answer of a submission, as the service writes it."""
+    question = Question(caller.person_id, "POST", "/v1/jobs", job_id, "0" * 64)
+    return kept_answers, question.record(201, "{}", job_id)
+
+
+@contextmanager
+def bench_site(award: str = "9000h", max_jobs: int = 20_000) -> Iterator[BenchSite]:
+    """Start a cluster and enrol it; everything is ended and removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="idf-bench-"))
+    folder.chmod(0o755)
+    cluster = SlurmCluster.start("bench", folder, max_jobs=max_jobs)
+    try:
+        region = Region.make(folder / "region", cluster, IDF_BROKER_EMBEDDED_WORKER="false")
+        region.start()
+        try:
+            region.enrol(award)
+        finally:
+            region.stop()
+        services = bootstrap(Settings(data_dir=region.folder / "broker", allow_loopback_sites=True))
+        yield BenchSite(cluster, region, services)
+        services.close()
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
