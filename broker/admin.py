@@ -1,6 +1,5 @@
 """`idf-compute-broker`: the service's own commands, for whoever runs it."""
 
-import logging
 import signal
 import sys
 import threading
@@ -9,12 +8,12 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 from pydantic import ValidationError
 
+from broker.logs import configure_log
 from broker.schema_version import SchemaNotCurrent, check_current, migrate_to
-from broker.settings import Settings
+from broker.settings import Settings, SettingsWrong, read_settings
 from storage.database import Database, DatabaseUnavailable
 
 app = typer.Typer(
@@ -35,8 +34,8 @@ def serve() -> None:
     from broker.bootstrap import bootstrap
     from broker.worker import Worker
 
-    settings = Settings()
-    _log(settings)
+    settings = read_settings()
+    configure_log(settings.log_level)
     check_current(settings.full_database_url())
     services = bootstrap(settings)
     worker = Worker(services) if settings.embedded_worker else None
@@ -63,8 +62,8 @@ def worker() -> None:
     from broker.bootstrap import bootstrap
     from broker.worker import Worker
 
-    settings = Settings()
-    _log(settings)
+    settings = read_settings()
+    configure_log(settings.log_level)
     check_current(settings.full_database_url())
     services = bootstrap(settings)
     running = Worker(services)
@@ -82,7 +81,7 @@ def migrate(
     revision: Annotated[str, typer.Option(help="Where to stop: head, base, or a revision's id.")] = "head",
 ) -> None:
     """Bring the database's tables to a revision, up or down."""
-    settings = Settings()
+    settings = read_settings()
     typer.echo(migrate_to(settings.full_database_url(), revision))
 
 
@@ -98,14 +97,17 @@ def token(
 
     from broker.auth import new_token
     from broker.models import Person
+    from broker.schemas import PersonIn
     from storage.tables import new_id, utcnow
 
-    settings = Settings()
+    settings = read_settings()
+    wanted = PersonIn.model_validate({"name": person, "roles": role or ["engineer"]})
+    check_current(settings.full_database_url())
     database = Database(settings.full_database_url())
     with database.write() as session:
         known = session.exec(select(Person).where(col(Person.name) == person)).one_or_none()
         if known is None:
-            known = Person(id=new_id("psn"), name=person, roles=role or ["engineer"], created_at=utcnow())
+            known = Person(id=new_id("psn"), created_at=utcnow(), **wanted.model_dump())
             session.add(known)
             session.flush()
         text, row = new_token(known.id, "issued on the machine", timedelta(days=days))
@@ -119,7 +121,7 @@ def token(
 @app.command(epilog="Example: idf-compute-broker doctor")
 def doctor() -> None:
     """Look for what is wrong with this installation; exit status 1 if anything is."""
-    settings = Settings()
+    settings = read_settings()
     problems = [*_clashes(), *_database_problems(settings)]
     for problem in problems:
         typer.echo(f"✗ {problem}")
@@ -149,26 +151,13 @@ def _database_problems(settings: Settings) -> list[str]:
         return list(broken(session))
 
 
-def _log(settings: Settings) -> None:
-    level = logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 def main() -> None:
     """Run a command; what goes wrong is one sentence."""
     try:
         app()
-    except (DatabaseUnavailable, SchemaNotCurrent) as error:
+    except (DatabaseUnavailable, SchemaNotCurrent, SettingsWrong) as error:
         sys.exit(f"idf-compute-broker: {error}")
     except ValidationError as error:
         sentences = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        sys.exit(f"idf-compute-broker: settings: {sentences}")
+        what = "settings" if error.title == Settings.__name__ else "person"
+        sys.exit(f"idf-compute-broker: {what}: {sentences}")

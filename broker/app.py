@@ -70,14 +70,20 @@ async def _known(_request: Request, error: Exception) -> Response:
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     faults: list[dict[str, Any]] = list(error.errors()) if isinstance(error, RequestValidationError) else []
-    return problem(422, "invalid-request", "; ".join(map(_sentence, faults[:5])) or "the request is not valid")
+    sentences = "; ".join(map(_sentence, faults[:5]))
+    return problem(422, "invalid-request", _plain(sentences) or "the request is not valid")
 
 
 def _sentence(fault: dict[str, Any]) -> str:
     """Word what pydantic found: the field as people know it, then what it should be."""
-    field = ".".join(str(part) for part in fault["loc"] if part not in ("body", "query", "path"))
+    field = ".".join(str(part)[:80] for part in fault["loc"] if part not in ("body", "query", "path"))
     message = str(fault["msg"]).removeprefix("Value error, ")
     return f"{field}: {message}" if field else message
+
+
+def _plain(text: str) -> str:
+    """Make visible what a field's name brought along and no log or terminal should obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 async def _http(_request: Request, error: Exception) -> Response:

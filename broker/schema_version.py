@@ -36,11 +36,15 @@ def migrate_to(url: str, revision: str = "head") -> str:
 
 
 def current(url: str) -> str | None:
-    """Return the revision of the tables, None before the first."""
+    """Return the revision of the tables, None before the first.
+
+    Raises:
+        DatabaseUnavailable: it did not answer.
+    """
     database = Database(url)
     try:
-        with database.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+        with database.read() as session:
+            return MigrationContext.configure(session.connection()).get_current_revision()
     finally:
         database.close()
 

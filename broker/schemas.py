@@ -35,6 +35,9 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_plain_text)]
 """A name that is only shown."""
 Text = Annotated[str, AfterValidator(_has_no_nul)]
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
+"""An opaque id of ours."""
+GpuClassName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Credits = Annotated[int, Field(gt=0, le=2**53)]
@@ -242,7 +245,7 @@ class QuotaOut(BaseModel):
 class GpuClassIn(Schema):
     """A kind of GPU with its weight against the V100 (1000), valid from a day in Europe/Paris."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")]
+    name: GpuClassName
     weight_thousandths: int = Field(ge=1, le=1_000_000)
     valid_from: date
 
@@ -305,11 +308,11 @@ class JobIn(Schema):
 
     project: Slug | None = None
     """May be left out by a member of one project only."""
-    award: str | None = Field(default=None, max_length=40)
+    award: Id | None = None
     site: Slug | None = None
     name: Label | None = None
     gpus: int = Field(default=1, ge=1, le=GPUS_MAX)
-    gpu_class: str | None = Field(default=None, max_length=40)
+    gpu_class: GpuClassName | None = None
     smallest_gpu: bool = False
     """Take the class of least weight (`submit --try`)."""
     nodes: int = Field(default=1, ge=1, le=1024)

@@ -1,9 +1,10 @@
 """The settings of a deployment: one TOML file, environment variables over it, secrets by file reference."""
 
 import os
+import tomllib
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -11,14 +12,20 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
-CONFIG_VARIABLE = "IDF_BROKER_CONFIG"
+PREFIX = "IDF_BROKER_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+
+
+class SettingsWrong(Exception):
+    """A setting cannot be used; the message says which, and never a secret's value."""
 
 
 class Settings(BaseSettings):
     """Every setting has a default, so that the embedded broker runs with none."""
 
-    model_config = SettingsConfigDict(env_prefix="IDF_BROKER_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid")
 
     data_dir: Path = Path.home() / ".local/share/idf-compute"
     """Everything that the embedded broker writes lies below it."""
@@ -40,6 +47,17 @@ class Settings(BaseSettings):
     """For the demo and tests only: a site at a loopback address is refused elsewhere."""
     log_level: str = "info"
 
+    @field_validator("database_url")
+    @classmethod
+    def _bears_no_password(cls, value: str | None) -> str | None:
+        try:
+            password = make_url(value).password if value is not None else None
+        except ArgumentError:
+            raise ValueError("must have SQLAlchemy's form, such as postgresql+psycopg://user@host/name") from None
+        if password is not None:
+            raise ValueError("must not hold the password: write it to a file and name that in database_password_file")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -55,10 +73,39 @@ class Settings(BaseSettings):
         return tuple(source for source in (init_settings, env_settings, toml) if source is not None)
 
     def full_database_url(self) -> str:
-        """Return the database's address, with the password from its file."""
+        """Return the database's address, with the password from its file.
+
+        Raises:
+            SettingsWrong: the file cannot be read.
+        """
         if self.database_url is None:
             return f"sqlite:///{self.data_dir / 'broker.sqlite3'}"
         url = make_url(self.database_url)
         if self.database_password_file is not None:
-            url = url.set(password=self.database_password_file.read_text().strip())
+            try:
+                url = url.set(password=self.database_password_file.read_text().strip())
+            except (OSError, ValueError) as error:
+                raise SettingsWrong(f"database_password_file {self.database_password_file}: {error}") from None
         return url.render_as_string(hide_password=False)
+
+
+def read_settings() -> Settings:
+    """Read the settings, and refuse what a slip of the pen would otherwise leave without effect.
+
+    Raises:
+        SettingsWrong: the file is missing or no TOML, or a variable of ours means no setting.
+        ValidationError: a value does not fit.
+    """
+    known = {CONFIG_VARIABLE, *(f"{PREFIX}{name}".upper() for name in Settings.model_fields)}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsWrong(f"{', '.join(unknown)}: no such setting")
+    file = os.environ.get(CONFIG_VARIABLE)
+    if file and not Path(file).is_file():
+        raise SettingsWrong(f"{CONFIG_VARIABLE} names {file}, which is no file")
+    try:
+        return Settings()
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsWrong(f"{file} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise SettingsWrong(f"{file}: {error.strerror}") from None

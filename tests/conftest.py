@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from broker_command import BrokerCommand
 from clusters.postgres import PostgresServer, PostgresUnavailable
 from sqlalchemy import create_engine, text
 
@@ -60,6 +61,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     name = f"test_{next(_numbers)}"
     _on_server(server, f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('postgres_template')}")
     return server.database_url(name)
+
+
+@pytest.fixture
+def broker_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> BrokerCommand:
+    """`idf-compute-broker` with a data folder of the test's own and no other setting."""
+    for name in [name for name in os.environ if name.startswith("IDF_BROKER_")]:
+        monkeypatch.delenv(name)
+    return BrokerCommand(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

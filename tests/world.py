@@ -20,6 +20,7 @@ from broker.auth import new_token
 from broker.bootstrap import Services, bootstrap
 from broker.cancel import send_cancels
 from broker.dispatch import Desk, dispatch
+from broker.logs import configure_log
 from broker.models import Person, Site
 from broker.reconcile import reconcile
 from broker.schemas import SiteIn
@@ -55,7 +56,7 @@ SITE: dict[str, Any] = {
 JOB: dict[str, Any] = {"project": "vision", "script": "#!/bin/sh\necho hello\n", "gpus": 1, "time_limit_s": 3600}
 
 
-@dataclass
+@dataclass(repr=False)
 class World:
     """The broker in this process; nothing runs in the background, `step` does one cycle."""
 
@@ -149,6 +150,7 @@ def world(database_url: str, folder: Path, scheduler: Scheduler | None = None) -
     """A region with people, projects and a site, over a scheduler in memory unless another is given."""
     chosen = scheduler or FakeScheduler(now=utcnow(), gpus_total=8)
     settings = Settings(data_dir=folder, database_url=database_url, allow_loopback_sites=True)
+    configure_log(settings.log_level)
     services = bootstrap(settings, make_scheduler=lambda _site: chosen)
     with TestClient(create_app(services), raise_server_exceptions=False) as client:
         made = World(services, chosen, client)

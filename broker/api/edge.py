@@ -11,11 +11,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from sqlalchemy import Connection, Table, bindparam, select
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, delete
 
 from broker.auth import Caller, authenticate
 from broker.bootstrap import Services
-from broker.errors import AnswerNotKept, IdempotencyKeyMissing, IdempotencyKeyReused
+from broker.errors import AnswerNotKept, BadRequest, IdempotencyKeyMissing, IdempotencyKeyReused
 from broker.models import ANSWERS_KEPT_FOR, Idempotency
 from storage.tables import utcnow
 
@@ -44,6 +45,8 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             request.state.caller = await run_in_threadpool(_admit, request, roles)
+            if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+                raise BadRequest("an address holds no NUL character", "leave it out")
             answer: Response = await handler(request)
             return answer
 
@@ -138,14 +141,25 @@ class Edge:
         resource of an answer that bears a secret and is therefore not kept.
         """
         question = self.question(body)
+        try:
+            return self._done(question, act, status, without)
+        except IntegrityError:  # somebody did the same, or took the name, at this very moment: now it stands
+            return self._done(question, act, status, without)
+
+    def _done(
+        self, question: Question, act: Callable[[Session], BaseModel], status: int, without: str | None
+    ) -> Response:
         with self.services.database.write() as session:
             kept = answered(session, question)
             if kept is not None:
                 return kept
+            record = Idempotency(**question.record(status, None, ""))
+            session.add(record)
+            session.flush()  # first of all: who asks the same at this moment waits here, and meets our answer
             answer = act(session)
             content = answer.model_dump_json()
-            resource = f"{without} {getattr(answer, 'id', '')}" if without else getattr(answer, "id", "")
-            session.add(Idempotency(**question.record(status, None if without else content, resource)))
+            record.answer = None if without else content
+            record.resource = f"{without} {getattr(answer, 'id', '')}" if without else getattr(answer, "id", "")
         return json_response(content, status)
 
 

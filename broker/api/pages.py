@@ -41,6 +41,9 @@ def page(items: Sequence[T], limit: int, key: str) -> Page[T]:
 
 def _decoded(cursor: str) -> str:
     try:
-        return urlsafe_b64decode(cursor.encode()).decode()
+        last = urlsafe_b64decode(cursor.encode()).decode()
     except (BadBase64, ValueError):
-        raise BadRequest("the cursor is none that this service gave", "leave the cursor out to begin anew") from None
+        last = ""
+    if not last.isprintable() or not last:
+        raise BadRequest("the cursor is none that this service gave", "leave the cursor out to begin anew")
+    return last

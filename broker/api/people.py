@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from sqlmodel import Session, col, select
 
-from broker.api.edge import ANYBODY, At, GuardedRoute, allow
+from broker.api.edge import ANYBODY, At, Edge, GuardedRoute, allow
 from broker.api.pages import Cursor, Limit, after, page
 from broker.auth import new_token
 from broker.errors import NotFound
@@ -83,16 +83,28 @@ def list_tokens(at: At, limit: Limit = 50, cursor: Cursor = None) -> Page[TokenO
 @router.post("/tokens/{token_id}/revoke", response_model=TokenOut, openapi_extra=allow(*ANYBODY))
 def revoke_token(token_id: str, at: At) -> Response:
     """Revoke a token at once: operators any, everybody else their own."""
+    with at.read() as session:
+        _revocable(session, at, token_id)
 
     def act(session: Session) -> TokenOut:
-        token = session.get(ApiToken, token_id)
-        if token is None or (token.person_id != at.caller.person_id and "operator" not in at.caller.roles):
-            raise NotFound(f"no token {token_id} of yours", "`idf-compute token list` shows them")
+        token = _revocable(session, at, token_id)
         token.revoked_at = token.revoked_at or utcnow()
         session.add(token)
         return TokenOut(**_token_fields(token, session.get_one(Person, token.person_id).name))
 
     return at.once(None, act, status=200)
+
+
+def _revocable(session: Session, at: Edge, token_id: str) -> ApiToken:
+    """Return a token that the caller may revoke.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's; the answer is the same.
+    """
+    token = session.get(ApiToken, token_id)
+    if token is None or (token.person_id != at.caller.person_id and "operator" not in at.caller.roles):
+        raise NotFound(f"no token {token_id} of yours", "`idf-compute token list` shows them")
+    return token
 
 
 def _token_fields(token: ApiToken, person: str) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def current() -> Account:
 def of_cluster() -> tuple[Account, ...]:
     """The login account first, then the project accounts."""
     names = (LOGIN, *PROJECTS)
-    return tuple(
-        Account(name, FIRST_UID + number, INSIDE / "home" / name) for number, name in enumerate(names)
-    )
+    return tuple(Account(name, FIRST_UID + number, INSIDE / "home" / name) for number, name in enumerate(names))
 
 
 def write_files(layout: Layout) -> None:

@@ -61,9 +61,7 @@ class SlurmCluster:
     """By type, on each node."""
 
     @classmethod
-    def start(
-        cls, name: str, base: Path, max_jobs: int = MAX_JOBS, isolation: str = "auto"
-    ) -> "SlurmCluster":
+    def start(cls, name: str, base: Path, max_jobs: int = MAX_JOBS, isolation: str = "auto") -> "SlurmCluster":
         """Start a new cluster in `base/name`; one that was left there is stopped and removed first.
 
         Raises:

@@ -105,9 +105,7 @@ PriorityType=priority/basic
     def gres_conf(self) -> str:
         """gres.conf: fake GPUs."""
         return "".join(
-            f"NodeName={node} Name=gpu Type={GPU_TYPE} File={device}\n"
-            for node in NODES
-            for device in GPU_DEVICES
+            f"NodeName={node} Name=gpu Type={GPU_TYPE} File={device}\n" for node in NODES for device in GPU_DEVICES
         )
 
     def slurmdbd_conf(self) -> str:

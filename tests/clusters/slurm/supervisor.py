@@ -81,9 +81,7 @@ class Supervisor:
         command = self._daemons[daemon]
         log = os.open(self._log / f"{daemon}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         null = os.open("/dev/null", os.O_RDONLY)
-        actions = [
-            (os.POSIX_SPAWN_DUP2, source, target) for source, target in ((null, 0), (log, 1), (log, 2))
-        ]
+        actions = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in ((null, 0), (log, 1), (log, 2))]
         argv = command["argv"]
         # A plain user's own PATH lacks /usr/sbin, where most daemons lie.
         program = shutil.which(argv[0], path=command["env"]["PATH"]) or argv[0]

@@ -1,0 +1,25 @@
+"""One good request for every POST under /v1: who may send it, and its body; None where there is none."""
+
+from typing import Any
+
+from world import HOUR, JOB, SITE
+
+BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
+    "/persons": ("olga", {"name": "zoe"}),
+    "/tokens": ("ines", {"person": "ines"}),
+    "/tokens/{token_id}/revoke": ("olga", None),
+    "/organisations": ("marc", {"name": "orga"}),
+    "/programmes": ("marc", {"name": "challenge-1", "budget_credits": HOUR}),
+    "/projects": ("marc", {"name": "voile", "organisation": "acme", "programme": "pack-ia-2026"}),
+    "/projects/{name}/members": ("marc", {"person": "nemo"}),
+    "/awards": (
+        "marc",
+        {"project": "vision", "amount_credits": HOUR, "start_on": "2026-01-01", "end_on": "2099-01-01"},
+    ),
+    "/gpu-classes": ("marc", {"name": "h100-80", "weight_thousandths": 4000, "valid_from": "2026-01-01"}),
+    "/sites": ("olga", {**SITE, "name": "second"}),
+    "/sites/{name}/check": ("olga", None),
+    "/jobs": ("ines", JOB),
+    "/jobs/plan": ("ines", JOB),
+    "/jobs/{job_id}/cancel": ("ines", None),
+}
