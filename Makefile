@@ -26,7 +26,7 @@ test: packages packages-postgres $(VENV)/.ready checks ## All tests, those again
 	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest
 
 check: $(VENV)/.ready checks ## Lint, types, import directions and the fast tests.
-	$(BIN)/python -m pytest -q -m "not cluster and not postgres and not slow"
+	$(BIN)/python -m pytest -q --numprocesses=auto -m "not cluster and not postgres and not slow"
 
 .PHONY: checks packages-postgres
 checks: $(VENV)/.ready

@@ -68,15 +68,16 @@ def _print(answer: Row) -> None:
     total = {"key": "total", **{figure: sum(row[figure] for row in answer["rows"]) for figure in FIGURES}}
     table(columns, [_row(row) for row in [*answer["rows"], total]])
     note(f"{answer['from_on']} to {answer['to_on']}; charges in normalised GPU-hours")
+    if answer["agrees"]:
+        note("the ledger says the same, to the credit")
 
 
 def _row(row: Row) -> list[str | int]:
-    gpu_time = f"{row['gpu_seconds'] / 3600:,.2f} h"
     return [
         row["key"],
         row["jobs"],
         row["attempts"],
-        gpu_time,
+        hours_text(row["gpu_seconds"] * 1000),  # unweighted: a GPU-second of weight one is 1000 credits
         hours_text(row["charged_credits"]),
         hours_text(row["overrun_credits"]),
     ]

@@ -114,10 +114,18 @@ def say(line: bytes) -> bool:
 
 
 def speak(answers: "Iterator[Json]", mark: bytes) -> None:
-    """Say an account's answers; where nobody listens, it is better not to begin a batch."""
+    """Say an account's answers, some together: each on its own woke up four processes for every job.
+
+    Where nobody listens, it is better not to begin a batch.
+    """
+    held = b""
     for answer in answers:
-        if not say(mark + encode(answer)) and "begun" in answer:
-            return
+        held += mark + encode(answer)
+        if "begun" in answer or len(held) > 4096:
+            if not say(held) and "begun" in answer:
+                return
+            held = b""
+    say(held)
 
 
 def text(data: bytes, limit: int = TEXT_BYTES_MAX) -> str:

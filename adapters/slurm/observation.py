@@ -70,16 +70,19 @@ class Observe:
         return by_job
 
     def _one(self, job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> tuple[Attempt, ...]:
+        queue = [row for row in queue if self._is_ours(job, row)]
+        accounting = [row for row in accounting if self._is_ours(job, row)]
         at_work = [row for row in queue if not row.state.ended]
         ended = [row for row in accounting if row.state.ended or row.state is AttemptState.UNKNOWN]
         if at_work:
-            rows = [*ended, *at_work]
-        elif queue and (not accounting or len(ended) < len(accounting)):
+            return self._attempts(job, [*ended, *at_work])
+        told = {row.submitted_at for row in ended}
+        if any(row.submitted_at not in told for row in queue):
             return ()  # it ended a moment ago, and accounting does not know yet
-        else:
-            rows = list(accounting)
-        ours = [row for row in rows if self._is_ours(job, row)]
-        return self._attempts(job, ours)
+        attempts = self._attempts(job, accounting)
+        if attempts and attempts[-1].native_state == "REQUEUED":
+            return ()  # another attempt follows, of which accounting does not know yet
+        return attempts
 
     def _is_ours(self, job: Known, row: Row) -> bool:
         """An id can be used again, after years; another's job under it is neither ours nor a proof of absence."""

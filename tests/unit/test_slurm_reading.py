@@ -95,6 +95,20 @@ def test_the_end_waits_for_accounting(recorded: Callable[[str], bytes]) -> None:
     assert not seen.absent
 
 
+def test_an_earlier_attempt_is_not_taken_for_the_end(recorded: Callable[[str], bytes]) -> None:
+    """The queue shows the second attempt's end, accounting knows of the first one only: tried on 22.05."""
+    said = (
+        recorded("observe")
+        .replace(b"6|PENDING|1|", b"6|CANCELLED|1|")
+        .replace(b"\\n6|PENDING|idf001|", b"\\n666|PENDING|idf001|")
+    )
+    seen = observe(said, known("requeued"))
+    assert not seen.attempts
+    assert not seen.absent
+    gone = said.replace(b"6|CANCELLED|1|", b"66|CANCELLED|1|")
+    assert not observe(gone, known("requeued")).attempts
+
+
 def test_an_answer_that_is_not_whole_teaches_nothing(recorded: Callable[[str], bytes]) -> None:
     said = recorded("observe")
     for part in (b"", said[:500], said.rsplit(b"* ", 1)[0]):

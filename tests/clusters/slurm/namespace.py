@@ -54,7 +54,7 @@ def _part_jobs() -> None:
 def command_inside(init: int, uid: int, command: list[str]) -> list[str]:
     """Return what runs `command` within the namespaces of process `init`, as one of their accounts."""
     return [
-        "nsenter", f"--target={init}", "--mount", "--pid", "--",
+        "nsenter", f"--target={init}", "--mount", "--pid", "--root", "--",
         "setpriv", f"--reuid={uid}", f"--regid={uid}", "--init-groups", *command,
     ]  # fmt: skip
 

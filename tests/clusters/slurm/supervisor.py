@@ -11,6 +11,7 @@ that no single SIGKILL leaves anything behind.
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -82,7 +83,9 @@ class Supervisor:
         null = os.open("/dev/null", os.O_RDONLY)
         actions = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in ((null, 0), (log, 1), (log, 2))]
         argv = command["argv"]
-        self._pids[daemon] = os.posix_spawnp(argv[0], argv, command["env"], file_actions=actions, setsid=True)
+        # A plain user's own PATH lacks /usr/sbin, where most daemons lie.
+        program = shutil.which(argv[0], path=command["env"]["PATH"]) or argv[0]
+        self._pids[daemon] = os.posix_spawn(program, argv, command["env"], file_actions=actions, setsid=True)
         self._ended.pop(daemon, None)
         os.close(log)
         os.close(null)
