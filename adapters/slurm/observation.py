@@ -71,7 +71,7 @@ class Observe:
 
     def _one(self, job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> tuple[Attempt, ...]:
         queue = [row for row in queue if self._is_ours(job, row)]
-        accounting = [row for row in accounting if self._is_ours(job, row)]
+        accounting = [row for row in accounting if self._is_ours(job, row) and not _is_half_told(row)]
         at_work = [row for row in queue if not row.state.ended]
         ended = [row for row in accounting if row.state.ended or row.state is AttemptState.UNKNOWN]
         if at_work:
@@ -106,3 +106,11 @@ class Observe:
                 self._warnings.append(f"job {job.site_job_id} is in a state that is not known: {row.native_state!r}")
             attempts[attempt.source_key] = attempt
         return tuple(sorted(attempts.values(), key=lambda attempt: attempt.submitted_at))
+
+
+def _is_half_told(row: Row) -> bool:
+    """Say whether accounting has the end's state but not its time, as right after slurmdbd came back.
+
+    Its elapsed time still grows then: a charge from it would be too high (seen on 22.05: 7 s for a job of 0 s).
+    """
+    return row.state.ended and row.ended_at is None

@@ -85,10 +85,10 @@ class Region:
         """Run `idf-compute-broker`."""
         return _run([_program("idf-compute-broker"), *arguments], self.environment())
 
-    def start(self) -> None:
-        """Start the service and wait until it answers."""
+    def start(self, *program: str) -> None:
+        """Start the service, or a `program` in its place, and wait until it answers."""
         with (self.folder / "broker.log").open("ab") as log:
-            command = [_program("idf-compute-broker"), "serve"]
+            command = program or (_program("idf-compute-broker"), "serve")
             self.broker = subprocess.Popen(
                 command, env=self.environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )

@@ -95,6 +95,16 @@ def test_the_end_waits_for_accounting(recorded: Callable[[str], bytes]) -> None:
     assert not seen.absent
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_an_end_without_its_time_is_no_end_yet(recorded: Callable[[str], bytes], forgotten: bool) -> None:
+    """Right after slurmdbd came back a row says COMPLETED with an unknown end, and its time still grows."""
+    said = recorded("observe").replace(b"|1795403459|1|10|0:0", b"|Unknown|7|10|0:0")
+    assert b"1|COMPLETED|idf001|" in said
+    seen = observe(said.replace(b"1|COMPLETED|1|", b"99|COMPLETED|1|") if forgotten else said, known("succeeded"))
+    assert not seen.attempts
+    assert not seen.absent
+
+
 def test_an_earlier_attempt_is_not_taken_for_the_end(recorded: Callable[[str], bytes]) -> None:
     """The queue shows the second attempt's end, accounting knows of the first one only: tried on 22.05."""
     said = (
