@@ -37,7 +37,7 @@ def test_without_the_controller_nothing_is_sent_and_nothing_learnt(
     slurm_cluster: SlurmCluster, slurm_site: Make
 ) -> None:
     site, batch = slurm_site(), fresh("batch")
-    running = accepted(site, spec(slurm_cluster.accounts[0], "sleep 40\n"))
+    running = accepted(site, spec(slurm_cluster.accounts[0], "sleep 600\n", time_limit_s=1200))
     jobs = [spec(slurm_cluster.accounts[0]) for _ in range(20)]
     with without(slurm_cluster, "slurmctld"):
         answers = site.submit(batch, jobs)

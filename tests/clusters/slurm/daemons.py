@@ -65,6 +65,7 @@ def _mariadbd(root: Path, port: int, user: str) -> tuple[str, ...]:
     return (
         "mariadbd", "--no-defaults", f"--user={user}", f"--datadir={root}/state/mariadb",
         f"--socket={root}/run/mariadb.sock", "--bind-address=127.0.0.1", f"--port={port}",
+        f"--tmpdir={root}/state",
         f"--pid-file={root}/run/mariadbd.pid", f"--init-file={root}/etc/database.sql",
         "--skip-name-resolve", "--skip-log-bin", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M",
         "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync",

@@ -90,6 +90,7 @@ def _make_database(layout: Layout) -> None:
         shutil.which("mariadb-install-db") or "mariadb-install-db",
         "--no-defaults",
         f"--datadir={layout.folder / 'state/mariadb'}",
+        f"--tmpdir={layout.folder / 'state'}",  # in a shared one, two that start at once meet
         f"--user={user}",
         f"--auth-root-socket-user={user}",
         "--auth-root-authentication-method=socket",
