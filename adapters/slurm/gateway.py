@@ -183,12 +183,12 @@ class Site:
         with open(os.path.join(os.path.dirname(os.path.realpath(__file__)), "idf-gateway.json")) as file:
             known = json.load(file)
         me = pwd.getpwuid(os.getuid())
-        self.me, self.home = me.pw_name, me.pw_dir
         self.shared = known["isolation"] == "shared"
+        self.me, self.home = me.pw_name, known.get("home", me.pw_dir) if self.shared else me.pw_dir
         self.accounts = [self.me] if self.shared else list(known["accounts"])
         self.env = {
             "PATH": known["path"], "SLURM_CONF": known["slurm_conf"], "SLURM_TIME_FORMAT": "%s", "TZ": "UTC",
-            "LC_ALL": "C.UTF-8", "HOME": me.pw_dir, "USER": me.pw_name, "LOGNAME": me.pw_name, "SHELL": "/bin/bash",
+            "LC_ALL": "C.UTF-8", "HOME": self.home, "USER": me.pw_name, "LOGNAME": me.pw_name, "SHELL": "/bin/bash",
         }  # fmt: skip
         os.environ.clear()
         os.environ.update(self.env)
@@ -548,6 +548,7 @@ def look_up(request: "Json", site: Site) -> "Json":
         behind.append(rows_not_written(site, wait_s=3))
         accounting.append(ask_accounting(site, some, since, "--endtime=now", f"--state={ENDED},{NOT_ENDED}"))
     homes = {account: pwd.getpwnam(account).pw_dir for account in site.accounts}
+    homes[site.me] = site.home
     lag = -1 if -1 in behind else max(behind)
     return {"queue": queue, "accounting": accounting, "rows_not_written": lag, "homes": homes}
 

@@ -96,6 +96,14 @@ def test_another_host_key_is_never_spoken_to(slurm_cluster: SlurmCluster, slurm_
         SlurmSsh(replace(good, ssh=replace(good.ssh, known_host="nonsense"))).check()
 
 
+def test_an_answer_without_end_is_not_read(slurm_site: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = slurm_site()
+    site.check()
+    monkeypatch.setattr("adapters.slurm.ssh.ANSWER_BYTES_MAX", 1000)
+    with pytest.raises(Unreachable, match="larger"):
+        site.check()
+
+
 def test_a_controller_that_sleeps_leaves_it_uncertain_until_it_is_clear(
     slurm_cluster: SlurmCluster, slurm_site: Make
 ) -> None:
@@ -106,6 +114,10 @@ def test_a_controller_that_sleeps_leaves_it_uncertain_until_it_is_clear(
     slurm_cluster.run(["kill", "-STOP", pid])
     try:
         assert isinstance(site.submit(batch, [job])[job.name], Uncertain)
+        began = time.monotonic()
+        with pytest.raises(Unreachable):
+            slurm_site(answer_s_max=2).observe([known(job, "1")])
+        assert time.monotonic() - began < 4, "every call is bounded in time"
     finally:
         slurm_cluster.run(["kill", "-CONT", pid])
     answer = wait_for(lambda: isinstance(a := site.adopt([sent(job, batch)])[job.name], Accepted) and a, limit_s=60)

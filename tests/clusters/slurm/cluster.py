@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,8 @@ class SlurmCluster:
 
     def _account(self, user: str) -> accounts.Account:
         if self.isolation != "accounts":
-            known = {self.login: accounts.current(), "root": accounts.current()}
+            one = replace(accounts.current(), home=self.folder / "home")
+            known = {self.login: one, "root": one}
         else:
             known = {account.name: account for account in accounts.of_cluster()}
             known["root"] = accounts.Account("root", 0, Path("/"))

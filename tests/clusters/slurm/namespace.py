@@ -28,15 +28,27 @@ def enter(folder: Path) -> None:
     The folder is bound first, since it may itself lie in one of the places that become private.
     """
     _mount("--bind", str(folder), str(INSIDE))
-    for name in ACCOUNT_FILES:
-        if Path("/etc", name).exists():
-            _mount("--bind", str(INSIDE / "etc" / name), f"/etc/{name}")
     for place in PRIVATE:
         mode = "0755" if place == "/run" else "1777"
         _mount("-t", "tmpfs", "-o", f"nosuid,nodev,mode={mode}", "none", place)
     Path("/run/sshd").mkdir(mode=0o755)
+    _own_etc()
+    for name in ACCOUNT_FILES:
+        if Path("/etc", name).exists():
+            _mount("--bind", str(INSIDE / "etc" / name), f"/etc/{name}")
     _part_jobs()
     _mount("-o", "remount,hidepid=2", "/proc")
+
+
+def _own_etc() -> None:
+    """Work on a copy of /etc in memory: when the machine replaces a file (`useradd`, apt), the kernel takes away
+    what is mounted over that file, in every namespace, and the accounts would be gone.
+    """
+    copy = Path("/run/etc")
+    copy.mkdir()
+    _mount("-t", "tmpfs", "-o", "nosuid,nodev,mode=0755", "none", str(copy))
+    subprocess.run(["cp", "--archive", "/etc/.", str(copy)], check=True)
+    _mount("--move", str(copy), "/etc")
 
 
 def _part_jobs() -> None:

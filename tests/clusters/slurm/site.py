@@ -78,6 +78,8 @@ def _install_gateway(layout: Layout, isolation: str, projects: tuple[str, ...]) 
         "path": "/usr/bin:/bin",
         "accounts": list(projects),
     }
+    if isolation == "shared":  # everything lies in the cluster's folder, nothing in the home of whoever started it
+        settings["home"] = str(layout.root / "home")
     layout.write("site/idf-gateway.json", json.dumps(settings, indent=2) + "\n")
 
 
