@@ -40,6 +40,8 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
 GpuClassName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Day = Annotated[date, Field(ge=date(1970, 1, 1), le=date(9000, 12, 31))]
+"""A calendar day in Europe/Paris, within what both databases and Python can reckon with."""
 Credits = Annotated[int, Field(gt=0, le=2**53)]
 Role = Literal["engineer", "manager", "operator", "auditor"]
 Confidentiality = Literal["public", "internal", "confidential"]
@@ -198,8 +200,8 @@ class AwardIn(Schema):
 
     project: Slug
     amount_credits: Credits
-    start_on: date
-    end_on: date
+    start_on: Day
+    end_on: Day
 
     @model_validator(mode="after")
     def _ends_after_start(self) -> "AwardIn":
@@ -247,7 +249,7 @@ class GpuClassIn(Schema):
 
     name: GpuClassName
     weight_thousandths: int = Field(ge=1, le=1_000_000)
-    valid_from: date
+    valid_from: Day
 
 
 class GpuClassOut(BaseModel):
