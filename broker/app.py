@@ -9,13 +9,16 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api import awarding, jobs, people, reports, sites, snapshots
 from broker.bootstrap import Services
+from broker.document import describe
 from broker.errors import KNOWN, status_of
 from broker.schemas import Problem
 
 BODY_BYTES_MAX = 8 * 1024 * 1024
+TOO_LARGE = f"a request may have at most {BODY_BYTES_MAX} bytes"
 log = structlog.get_logger()
 
 
@@ -25,13 +28,13 @@ def create_app(services: Services) -> FastAPI:
         title="idf-compute",
         version=version("idf-compute"),
         description="The compute broker of the Île-de-France Region.",
-        max_body_size=BODY_BYTES_MAX,
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
         responses={"4XX": {"model": Problem, "content": {"application/problem+json": {}}, "description": "Refused"}},
     )
     app.state.services = services
+    app.add_middleware(_BodyBound)
     app.add_api_route("/v1/health", health, methods=["GET"], tags=["service"], openapi_extra={"x-roles": []})
     for part in (jobs, people, awarding, sites, snapshots, reports):
         app.include_router(part.router, prefix="/v1")
@@ -40,7 +43,39 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unforeseen)
+    describe(app)
     return app
+
+
+class _BodyBound:
+    """Refuses bodies above `BODY_BYTES_MAX`, announced or not; snapshots have a bound of their own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/v1/snapshots/"):
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if not announced.isdigit() or int(announced) > BODY_BYTES_MAX:
+            await _too_large()(scope, receive, send)
+            return
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > BODY_BYTES_MAX:
+                raise HTTPException(413, TOO_LARGE)
+            return message
+
+        await self._app(scope, bounded, send)
+
+
+def _too_large() -> Response:
+    return problem(413, "too-large", TOO_LARGE, "send large things as a snapshot")
 
 
 async def health() -> dict[str, str]:

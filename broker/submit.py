@@ -15,10 +15,11 @@ from broker.errors import NotFound, PlacementRefused
 from broker.lifecycle import JobState
 from broker.models import Job, JobEvent, JobPayload, Membership, Project, ProjectAccount, Site
 from broker.moves import event_row
+from broker.paying import Need, Payer, choose, too_small
 from broker.placement import Placement, SiteFacts, place
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
 from quotas.amounts import hold_credits, hours_text
-from quotas.errors import AwardNotActive, AwardTooSmall, AwardUnknown, QuotaError
+from quotas.errors import AwardTooSmall, QuotaError
 from quotas.holds import open_hold
 from quotas.ledger import account_id
 from quotas.models import Account, Award, Programme
@@ -58,9 +59,7 @@ class Plan:
     wanted: JobIn
     project: ProjectFacts
     placement: Placement
-    award_id: str
-    award_end_at: datetime
-    available_credits: int
+    payer: Payer
     weight_thousandths: int
     time_limit_s: int
     held_credits: int
@@ -80,9 +79,8 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     placement = place(timed, project.confidentiality, _sites(connection, project.id, wanted.site), known)
     weight = known[placement.gpu_class]
     held = hold_credits(wanted.gpus, time_limit_s, placement.site.settings.kill_grace_s, weight)
-    award_id, end_at, available = _award(connection, project, wanted.award, held, now)
-    _check_end(award_id, end_at, time_limit_s, now)
-    return Plan(wanted, project, placement, award_id, end_at, available, weight, time_limit_s, held, notices)
+    payer = choose(_payers(connection, project), wanted.award, Need(project.name, held, time_limit_s, now))
+    return Plan(wanted, project, placement, payer, weight, time_limit_s, held, notices)
 
 
 _own_projects = (
@@ -155,63 +153,12 @@ _awards_with_available = (
     select(_awards.c.id, _awards.c.start_at, _awards.c.end_at, _ledger_accounts.c.balance)
     .join(_ledger_accounts, _ledger_accounts.c.id == "available:" + _awards.c.id)
     .where(_awards.c.project_id == bindparam("project_id"))
-    .order_by(_awards.c.end_at, _awards.c.id)
 )
 
 
-def _award(
-    connection: Connection, project: ProjectFacts, award_id: str | None, held: int, now: datetime
-) -> tuple[str, datetime, int]:
-    """Return the award that pays: the one asked for, or the active one that ends first and can pay it whole."""
-    rows: Sequence[Any] = connection.execute(_awards_with_available, {"project_id": project.id}).all()
-    if award_id is not None:
-        rows = [row for row in rows if row[0] == award_id]
-        if not rows:
-            raise AwardUnknown(
-                f"project {project.name} has no award {award_id}", "`idf-compute quota` shows its awards"
-            )
-    active = [row for row in rows if row[1] <= now < row[2]]
-    if not active:
-        raise _none_active(project, rows, now)
-    for id_, _, end_at, available in active:
-        if available >= held:
-            return id_, end_at, available
-    raise too_small(project.name, held, max(row[3] for row in active))
-
-
-def _none_active(project: ProjectFacts, rows: Sequence[Any], now: datetime) -> AwardNotActive:
-    coming = [row[1] for row in rows if row[1] > now]
-    if coming:
-        return AwardNotActive(
-            f"project {project.name} has no active award: the next begins {min(coming):%Y-%m-%d %H:%M} UTC",
-            "wait until then",
-        )
-    if rows:
-        ended = max(row[2] for row in rows)
-        return AwardNotActive(
-            f"project {project.name} has no active award: the last ended {ended:%Y-%m-%d %H:%M} UTC",
-            "ask your programme manager for an extension",
-        )
-    return AwardNotActive(f"project {project.name} has no award yet", "ask your programme manager for one")
-
-
-def too_small(project_name: str, held: int, available: int) -> AwardTooSmall:
-    """Say by how much an award cannot pay a hold."""
-    return AwardTooSmall(
-        f"the job would hold {hours_text(held)} (normalised GPU-hours) "
-        f"and project {project_name} has {hours_text(available)} available",
-        "ask for fewer GPUs or less time, or wait until running jobs settle",
-    )
-
-
-def _check_end(award_id: str, end_at: datetime, time_limit_s: int, now: datetime) -> None:
-    left_s = int((end_at - now).total_seconds())
-    if time_limit_s > left_s:
-        raise AwardNotActive(
-            f"award {award_id} ends {end_at:%Y-%m-%d %H:%M} UTC, "
-            f"{-(-(time_limit_s - left_s) // 60)} min before the job's time limit would",
-            f"--time {left_s // 60}" if left_s >= 60 else "ask your programme manager for an extension",
-        )
+def _payers(connection: Connection, project: ProjectFacts) -> list[Payer]:
+    rows = connection.execute(_awards_with_available, {"project_id": project.id})
+    return [Payer(row.id, row.start_at, row.end_at, row.balance) for row in rows]
 
 
 def plan_out(decided: Plan) -> PlanOut:
@@ -219,7 +166,7 @@ def plan_out(decided: Plan) -> PlanOut:
     return PlanOut(
         site=decided.placement.site.settings.name,
         project=decided.project.name,
-        award=decided.award_id,
+        award=decided.payer.award_id,
         gpu_class=decided.placement.gpu_class,
         gpus=decided.wanted.gpus,
         nodes=decided.wanted.nodes,
@@ -227,7 +174,7 @@ def plan_out(decided: Plan) -> PlanOut:
         kill_grace_s=decided.placement.site.settings.kill_grace_s,
         weight_thousandths=decided.weight_thousandths,
         held_credits=decided.held_credits,
-        available_credits=decided.available_credits,
+        available_credits=decided.payer.available,
         notices=list(decided.notices),
     )
 
@@ -244,10 +191,10 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     answer = job_out(job, caller.name, decided.project.name, decided.placement.site.settings.name)
     rows = (*_rows(decided, job), record(answer))
     outcome = services.writer.post(
-        open_hold(job["id"], decided.award_id, decided.held_credits, decided.weight_thousandths, rows)
+        open_hold(job["id"], decided.payer.award_id, decided.held_credits, decided.weight_thousandths, rows)
     )
     if isinstance(outcome, AwardTooSmall):
-        raise too_small(decided.project.name, decided.held_credits, _available(services, decided.award_id))
+        raise too_small(decided.project.name, decided.held_credits, _available(services, decided.payer.award_id))
     if isinstance(outcome, QuotaError):
         raise outcome
     services.bell.ring()
@@ -269,7 +216,7 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "person_id": caller.person_id,
         "project_id": decided.project.id,
         "programme_id": decided.project.programme_id,
-        "award_id": decided.award_id,
+        "award_id": decided.payer.award_id,
         "site_id": decided.placement.site.id,
         "hold_id": job_id,
         "account": decided.placement.account,
@@ -282,7 +229,7 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "cpus_per_gpu": wanted.cpus_per_gpu,
         "memory_mib": wanted.memory_mib,
         "time_limit_s": decided.time_limit_s,
-        "deadline_at": decided.award_end_at,
+        "deadline_at": decided.payer.end_at,
         "snapshot": wanted.snapshot,
         "script_sha256": sha256((wanted.script or json.dumps(wanted.arguments)).encode()).hexdigest(),
         "notices": list(decided.notices),

@@ -9,13 +9,9 @@ from broker.snapshots import keep, snapshot_path
 
 router = APIRouter(route_class=GuardedRoute, tags=["snapshots"])
 
-BYTES_MAX = 64 * 1024**3
-"""Beyond any setting; `snapshot_bytes_max` is the bound that is told."""
-
 
 @router.put(
     "/snapshots/{digest}",
-    max_body_size=BYTES_MAX,
     status_code=201,
     response_model=SnapshotOut,
     openapi_extra=allow("engineer"),

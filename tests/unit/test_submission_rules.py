@@ -259,6 +259,8 @@ def test_a_body_that_is_too_large_announced_or_not(region: World) -> None:
     for body in (content, chunks):
         answer = region.client.post("/v1/jobs", content=body, headers=headers)
         assert answer.status_code == 413
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["code"] == "too-large"
 
 
 def test_a_path_may_hold_anything(region: World) -> None:

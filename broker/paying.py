@@ -1,0 +1,93 @@
+"""Which award pays for a job: a pure choice, which says by how much the others cannot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from quotas.amounts import hours_text
+from quotas.errors import AwardNotActive, AwardTooSmall, AwardUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """An award of the project and what is available of it, in credits."""
+
+    award_id: str
+    start_at: datetime
+    end_at: datetime
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a job needs of an award."""
+
+    project_name: str
+    held_credits: int
+    time_limit_s: int
+    now: datetime
+
+
+def choose(payers: Sequence[Payer], award_id: str | None, need: Need) -> Payer:
+    """Return the award that was asked for, else the active one that ends first among those that can pay the job whole.
+
+    One that ends before the job's time limit cannot (docs/decisions/0006-the-award-that-lasts.md).
+
+    Raises:
+        AwardUnknown, AwardNotActive, AwardTooSmall: the rule that leaves none.
+    """
+    if award_id is not None:
+        payers = [payer for payer in payers if payer.award_id == award_id]
+        if not payers:
+            raise AwardUnknown(
+                f"project {need.project_name} has no award {award_id}", "`idf-compute quota` shows its awards"
+            )
+    active = [payer for payer in payers if payer.start_at <= need.now < payer.end_at]
+    if not active:
+        raise _none_active(payers, need)
+    lasting = [payer for payer in active if _left_s(payer, need) >= need.time_limit_s]
+    if not lasting:
+        raise _ends_too_soon(max(active, key=lambda payer: payer.end_at), need)
+    able = [payer for payer in lasting if payer.available >= need.held_credits]
+    if not able:
+        raise too_small(need.project_name, need.held_credits, max(payer.available for payer in lasting))
+    return min(able, key=lambda payer: (payer.end_at, payer.award_id))
+
+
+def too_small(project_name: str, held: int, available: int) -> AwardTooSmall:
+    """Say by how much an award cannot pay a hold."""
+    return AwardTooSmall(
+        f"the job would hold {hours_text(held)} (normalised GPU-hours) "
+        f"and project {project_name} has {hours_text(available)} available",
+        "ask for fewer GPUs or less time, or wait until running jobs settle",
+    )
+
+
+def _left_s(payer: Payer, need: Need) -> int:
+    return int((payer.end_at - need.now).total_seconds())
+
+
+def _ends_too_soon(last: Payer, need: Need) -> AwardNotActive:
+    left_s = _left_s(last, need)
+    return AwardNotActive(
+        f"award {last.award_id} ends {_day(last.end_at)}, "
+        f"{-(-(need.time_limit_s - left_s) // 60)} min before the job's time limit would",
+        f"--time {left_s // 60}" if left_s >= 60 else "ask your programme manager for an extension",
+    )
+
+
+def _none_active(payers: Sequence[Payer], need: Need) -> AwardNotActive:
+    project = f"project {need.project_name}"
+    coming = [payer.start_at for payer in payers if payer.start_at > need.now]
+    if coming:
+        return AwardNotActive(f"{project} has no active award: the next begins {_day(min(coming))}", "wait until then")
+    if payers:
+        ended = _day(max(payer.end_at for payer in payers))
+        return AwardNotActive(
+            f"{project} has no active award: the last ended {ended}", "ask your programme manager for an extension"
+        )
+    return AwardNotActive(f"{project} has no award yet", "ask your programme manager for one")
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
