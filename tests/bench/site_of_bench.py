@@ -24,6 +24,7 @@ from broker.settings import Settings
 from broker.submit import hold, plan
 from storage.tables import utcnow
 
+REST_S = 3
 SCRIPT = "#!/bin/bash\n" + "# a line of an ordinary training script\n" * 20 + "python train.py\n"
 
 
@@ -57,10 +58,13 @@ class BenchSite:
         self.cluster.run(["scontrol", "update", "PartitionName=gpu", "State=DOWN"]).check_returncode()
 
     def empty_queue(self) -> None:
-        """Cancel all jobs and wait until the controller has forgotten the wait."""
+        """Cancel all jobs and wait until controller and accounting are at rest, so that each side begins alike."""
         self.cluster.run(["scancel", "--quiet", "--state=PENDING", "--user", self.cluster.accounts[0]])
         while self.cluster.run(["squeue", "--noheader"]).stdout.strip():
             time.sleep(0.2)
+        while b"DBD Agent queue size: 0" not in self.cluster.run(["sdiag"]).stdout:
+            time.sleep(0.2)
+        time.sleep(REST_S)
 
 
 def _record(caller: Caller, job_id: str) -> tuple[Table, Mapping[str, Any]]:
