@@ -135,7 +135,7 @@ def what_next(made: Region) -> None:
     shown = os.path.relpath(made.folder)
     say("It is left running. Type next:")
     note(f". {shown}/ines.sh          # be the engineer (marc: manager, olga: operator)")
-    note("idf-compute submit --try -- nvidia-smi || idf-compute submit --follow -- hostname")
+    note("idf-compute submit --try --follow -- hostname")
     note("idf-compute jobs")
     note("make down                 # end it all")
 
