@@ -1,6 +1,7 @@
 """A cluster's own view of the machine: its accounts, its processes, its /tmp, and nothing changed outside."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def _own_etc() -> None:
     _mount("-t", "tmpfs", "-o", "nosuid,nodev,mode=0755", "none", str(copy))
     subprocess.run(["cp", "--archive", "/etc/.", str(copy)], check=True)
     _mount("--move", str(copy), "/etc")
+    with Path("/etc/hosts").open("a") as hosts:  # newer controllers look their own machine's name up
+        hosts.write(f"\n127.0.0.1 {socket.gethostname()} localhost\n")
 
 
 def _part_jobs() -> None:
