@@ -227,7 +227,7 @@ def _words_of_sbatch(folder: Path, line: str) -> list[str]:
 @settings(max_examples=40, deadline=None)
 @given(WORDS)
 def test_words_are_those_that_sbatch_itself_finds(tmp_path_factory: pytest.TempPathFactory, rest: str) -> None:
-    line = f"--bad-one-ends-it {rest}"
+    line = f"--bad-one-ends-it {rest}".rstrip()  # what a blank at the end means differs between releases
     try:
         ours = split(line)
     except Failure:
