@@ -97,12 +97,6 @@ class PlacementRefused(BrokerError):
     code = "placement-refused"
 
 
-class SiteTrouble(BrokerError):
-    """A site did not answer; try again later."""
-
-    code = "site-trouble"
-
-
 STATUS: dict[type[Exception], int] = {
     NotAuthenticated: 401,
     NotAllowed: 403,
@@ -118,7 +112,6 @@ STATUS: dict[type[Exception], int] = {
     AwardTooSmall: 422,
     AwardNotActive: 422,
     ProgrammeTooSmall: 422,
-    SiteTrouble: 503,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

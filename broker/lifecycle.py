@@ -22,7 +22,6 @@ class JobState(StrEnum):
 
 _AT_SITE = frozenset({JobState.QUEUED, JobState.RUNNING})
 ENDED = frozenset(JobState) - _AT_SITE - {JobState.HELD, JobState.DISPATCHING}
-OPEN = frozenset(JobState) - ENDED
 
 _MOVES: dict[JobState, frozenset[JobState]] = {
     # Cancelled from `held`: by the engineer, or because the award ended; failed: the scheduler rejected it.
