@@ -8,8 +8,7 @@ BrokerError
 ├── BadRequest           a rule of form that no schema can say
 ├── IdempotencyKeyMissing, IdempotencyKeyReused, AnswerNotKept
 ├── TooLarge
-├── PlacementRefused     no site may or can run the job
-└── SiteTrouble          a site did not answer
+└── PlacementRefused     no site may or can run the job
 """
 
 from typing import ClassVar
