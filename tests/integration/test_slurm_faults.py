@@ -149,8 +149,9 @@ def _clear(site: SlurmSsh, jobs: list[Sent]) -> dict[str, object] | None:
 
 
 def _kill_runners(cluster: SlurmCluster) -> None:
-    """Kill the gateway where it runs as a project account."""
-    find = "ps -eo pid=,user=,args= | grep '[i]df-gateway account' | grep -v sudo | awk '{print $1}'"
+    """Kill the gateway where it runs as a project account; where there is one account, wherever it runs."""
+    face = "[i]df-gateway account" if cluster.isolation == "accounts" else "[i]df-gateway"
+    find = f"ps -eo pid=,user=,args= | grep '{face}' | grep -v sudo | awk '{{print $1}}'"
     for pid in cluster.run(["sh", "-c", find]).stdout.decode().split():
         cluster.run(["kill", "-KILL", pid])
 

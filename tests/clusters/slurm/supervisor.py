@@ -154,6 +154,13 @@ def _collect() -> tuple[int, int]:
         return 0, 0
 
 
+def _leave(*_: object) -> None:
+    """End, once: a second signal must not break off the ending of the descendants."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
+
+
 def guard() -> None:
     """Split in two: the parent waits here, the child returns and works."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -163,7 +170,7 @@ def guard() -> None:
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, _leave)
     try:
         os.waitpid(worker, 0)
     finally:
@@ -185,7 +192,7 @@ def main(folder: Path) -> None:
         listener.bind("control")
     listener.listen(16)
     os.chdir("/")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _leave)
     try:
         Supervisor(folder, plan).serve(listener)
     finally:
