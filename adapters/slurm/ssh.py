@@ -91,7 +91,8 @@ class SshConnection:
             try:
                 yield channel
             finally:
-                channel.close()
+                with suppress(OSError, EOFError, paramiko.SSHException):
+                    channel.close()  # says goodbye to the server: a dead connection must not hide what happened
         finally:
             self._channels.release()
 

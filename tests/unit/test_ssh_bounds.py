@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from adapters.errors import Unreachable
+from adapters.errors import Uncertain, Unreachable
 from adapters.slurm.ssh import SshConnection, SshSettings
 
 
@@ -84,4 +84,16 @@ def test_a_server_that_never_says_yes_is_unreachable_in_bounded_time(silent: Ssh
     with pytest.raises(Unreachable, match="opens no session"):
         connection.ask(b"request", limit_s=20)
     assert time.monotonic() - began < 10
+    connection.close()
+
+
+def test_a_goodbye_that_fails_does_not_hide_what_happened(silent: SshSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_channel: paramiko.Channel) -> None:
+        raise EOFError
+
+    monkeypatch.setattr("adapters.slurm.ssh._exec", lambda _channel, _limit_s: None)
+    monkeypatch.setattr(paramiko.Channel, "close", fails)
+    connection = SshConnection(silent)
+    with pytest.raises(Uncertain):
+        connection.ask(b"request", limit_s=1)
     connection.close()
