@@ -73,6 +73,7 @@ def test_wait_and_cancel(ines: Shell) -> None:
     waiting = ines.begin("submit", "--wait", "--time", "5m", "--name", "cancelled", "--", "sleep", "300")
     job_id = _named(ines, "cancelled")["id"]
     _until_state(ines, job_id, "running")
+    time.sleep(2)  # Slurm counts whole seconds: one cancelled within its first has used nothing
     assert ines.type("cancel", job_id).returncode == Exit.OK
     assert waiting.wait(timeout=30) == Exit.JOB_CANCELLED
     job = settled(ines, job_id)
