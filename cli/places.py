@@ -5,7 +5,7 @@ PLACES = {
     "jobs": "jobs", "show": "jobs", "logs": "jobs", "cancel": "jobs",
     "quota": "quotas", "report": "reports",
     "login": "account", "logout": "account", "whoami": "account",
-    "org": "admin", "programme": "admin", "project": "admin", "award": "admin",
+    "org": "organisations", "project": "organisations", "programme": "programmes", "award": "awards",
     "site": "sites", "class": "sites",
     "person": "people", "token": "people",
 }  # fmt: skip

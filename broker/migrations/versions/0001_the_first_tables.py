@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlmodel import Session
 
+from broker.migrations import kept
 from quotas.ledger import open_ledger
 from storage.tables import BIG, UtcTime
 
@@ -339,6 +340,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    kept.drop_all()
     op.drop_table("job_payload")
     with op.batch_alter_table("job_event", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_job_event_job_id"))

@@ -1,4 +1,4 @@
-"""The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
+"""The ledger's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
 from datetime import datetime
 
@@ -76,43 +76,3 @@ class Hold(SQLModel, table=True):
     remaining: int = Field(sa_column=Column(BIG, nullable=False))
     weight_thousandths: int = Field(sa_column=Column(BIG, nullable=False))
     """Frozen here; the charge uses this one (docs/rules.md)."""
-
-
-class Programme(SQLModel, table=True):
-    """A policy with a budget."""
-
-    __tablename__ = "programme"
-    __table_args__ = (CheckConstraint("default_time_limit_s >= 60", name="time_limit_positive"),)
-
-    id: str = Field(primary_key=True, max_length=32)
-    name: str = Field(max_length=40, unique=True)
-    kind: str = Field(max_length=32)
-    default_time_limit_s: int
-    created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
-
-
-class Award(SQLModel, table=True):
-    """The right of a project to consume credits between two moments; its balances are ledger accounts."""
-
-    __tablename__ = "award"
-    __table_args__ = (CheckConstraint("start_at < end_at", name="ends_after_start"),)
-
-    id: str = Field(primary_key=True, max_length=32)
-    project_id: str = Field(max_length=32, index=True)
-    """Of the broker, which this folder does not import: an opaque id, no foreign key."""
-    programme_id: str = Field(sa_column=Column(String(32), ForeignKey("programme.id"), nullable=False))
-    awarded_credits: int = Field(sa_column=Column(BIG, nullable=False))
-    start_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
-    end_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
-    created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
-
-
-class GpuClass(SQLModel, table=True):
-    """The weight of a GPU class from a moment on, in thousandths of a V100."""
-
-    __tablename__ = "gpu_class"
-    __table_args__ = (CheckConstraint("weight_thousandths > 0", name="weight_positive"),)
-
-    name: str = Field(primary_key=True, max_length=40)
-    valid_from: datetime = Field(sa_column=Column(UtcTime, primary_key=True))
-    weight_thousandths: int

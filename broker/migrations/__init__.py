@@ -1,0 +1,1 @@
+"""The way from one release's tables to the next, up and down."""

@@ -1,0 +1,22 @@
+"""The broker's tables: people, tokens, organisations, projects, sites, jobs and what happened to them."""
+
+from broker.models.answers import ANSWERS_KEPT_FOR, Idempotency
+from broker.models.jobs import Job, JobEvent, JobPayload
+from broker.models.organisations import Membership, Organisation, Project
+from broker.models.people import ApiToken, Person
+from broker.models.sites import ProjectAccount, Site
+
+__all__ = [
+    "ANSWERS_KEPT_FOR",
+    "ApiToken",
+    "Idempotency",
+    "Job",
+    "JobEvent",
+    "JobPayload",
+    "Membership",
+    "Organisation",
+    "Person",
+    "Project",
+    "ProjectAccount",
+    "Site",
+]

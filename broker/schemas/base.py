@@ -1,0 +1,70 @@
+"""What all bodies share. Amounts are integer credits, sizes bytes, durations seconds, times UTC."""
+
+from datetime import date
+from typing import Annotated, Generic, Literal, TypeVar
+from unicodedata import category
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+T = TypeVar("T")
+
+SCRIPT_BYTES_MAX = 1024 * 1024
+ARGUMENT_BYTES_MAX = 128 * 1024
+ENVIRONMENT_BYTES_MAX = 64 * 1024
+GPUS_MAX = 4096
+TIME_LIMIT_S_MAX = 30 * 24 * 3600
+
+
+def _is_plain_text(value: str) -> str:
+    """Refuse control characters and half surrogates, which no name needs and every log suffers from."""
+    if any(category(character) in ("Cc", "Cs") for character in value):
+        raise ValueError("must not hold control characters, such as a newline or an escape")
+    return value
+
+
+def _has_no_nul(value: str) -> str:
+    if "\0" in value or any(category(character) == "Cs" for character in value):
+        raise ValueError("must be valid text without NUL characters")
+    return value
+
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""A name that is typed: lower case letters, digits and hyphens, at most 40."""
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_plain_text)]
+"""A name that is only shown."""
+Text = Annotated[str, AfterValidator(_has_no_nul)]
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
+"""An opaque id of ours."""
+GpuClassName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")]
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Day = Annotated[date, Field(ge=date(1970, 1, 1), le=date(9000, 12, 31))]
+"""A calendar day in Europe/Paris, within what both databases and Python can reckon with."""
+Credits = Annotated[int, Field(gt=0, le=2**53)]
+Role = Literal["engineer", "manager", "operator", "auditor"]
+Confidentiality = Literal["public", "internal", "confidential"]
+Nature = Literal["none", "personal", "health"]
+
+
+class Schema(BaseModel):
+    """The base of all bodies: an unknown field is refused, since a misspelt limit must not pass unseen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details: which rule refused it (`code`) and what would make it pass (`remedy`)."""
+
+    type: str = Field(examples=["urn:idf-compute:problem:award-too-small"])
+    title: str
+    status: int
+    code: str
+    detail: str
+    remedy: str | None = None
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list; `next_cursor` is None on the last."""
+
+    items: list[T]
+    next_cursor: str | None = None

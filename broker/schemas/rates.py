@@ -1,0 +1,27 @@
+"""GPU classes and what they weigh."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from broker.schemas.base import (
+    Day,
+    GpuClassName,
+    Schema,
+)
+
+
+class GpuClassIn(Schema):
+    """A kind of GPU with its weight against the V100 (1000), valid from a day in Europe/Paris."""
+
+    name: GpuClassName
+    weight_thousandths: int = Field(ge=1, le=1_000_000)
+    valid_from: Day
+
+
+class GpuClassOut(BaseModel):
+    """A GPU class as it is weighted today."""
+
+    name: str
+    weight_thousandths: int
+    valid_from: datetime
