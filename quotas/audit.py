@@ -81,7 +81,7 @@ class Audit:
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each rule that does not hold, the first broken row first."""
         if self._since != BEGINNING:
-            yield from self._start()
+            yield from faults_of_link(self._connection, self._since)
         yield from self._rows()
         yield from self._head()
         if self._since == BEGINNING:
@@ -89,18 +89,8 @@ class Audit:
             yield from self._holds()
             yield from self._awards()
 
-    def _start(self) -> Iterator[str]:
-        sequence = self._since.sequence
-        wanted = text("SELECT hash FROM ledger_transfer WHERE sequence = :sequence")
-        found = self._connection.execute(wanted, {"sequence": sequence}).scalar_one_or_none()
-        if found is None:
-            yield f"transfer {sequence}: the row is missing, the checkpoint has its hash"
-        elif found != self._since.hash:
-            yield f"transfer {sequence}: its hash is not the one that the checkpoint has"
-
     def _rows(self) -> Iterator[str]:
-        where = f"WHERE sequence > {self._since.sequence} ORDER BY sequence"
-        lines = _lines(self._connection, f"SELECT {_LINE} FROM ledger_transfer {where}")
+        lines = transfer_lines(self._connection, self._since.sequence)
         while block := list(islice(lines, BLOCK)):
             faults = [*_broken_links(self._hash, block), *self._moves(block)]
             yield from (sentence for _, sentence in sorted(faults, key=itemgetter(0)))
@@ -136,29 +126,30 @@ class Audit:
         """Name an account the first time that it goes below zero; without the rows before, nobody can know."""
         if self._since == BEGINNING and account not in self._told:
             self._told.add(account)
-            yield index, f"{_name(line)}: it takes account {_text(account)} below zero, to {left}"
+            yield index, f"{_name(line)}: it takes account {_shown(account)} below zero, to {left}"
 
     def _head(self) -> Iterator[str]:
         head = self._connection.execute(text("SELECT sequence, hash FROM ledger_head")).one_or_none()
         if head is None:
             yield "the chain's head is missing"
-        elif (head.sequence, head.hash) != (self.last.sequence, self.last.hash):
-            yield f"the head names transfer {head.sequence}, {head.hash[:16]}…: the last row is {self._sequence}"
+        elif Link(head.sequence, head.hash) != self.last:
+            short = _shown(head.hash[:16])
+            yield f"the head names transfer {head.sequence}, {short}…: the last row is {self._sequence}"
 
     def _balances(self) -> Iterator[str]:
         left = dict(self._derived)
         for id_, kind, owner_id, balance in _fields(self._connection, _ACCOUNTS):
             self.accounts += 1
             derived = left.pop(id_, 0)
-            name = _text(id_)
+            name = _shown(id_)
             if id_ != kind + b":" + owner_id:
-                yield f"account {name}: it says that it is of kind {_text(kind)} and of {_text(owner_id)}"
+                yield f"account {name}: it says that it is of kind {_shown(kind)} and of {_shown(owner_id)}"
             if int(balance) != derived:
-                yield f"account {name}: balance {_text(balance)}, its transfers say {derived}"
+                yield f"account {name}: balance {_shown(balance)}, its transfers say {derived}"
             if int(balance) < 0 and not id_.startswith(_BELOW_ZERO):
-                yield f"account {name}: {_text(balance)} is below zero"
+                yield f"account {name}: {_shown(balance)} is below zero"
         for id_ in sorted(left):
-            yield f"account {_text(id_)}: transfers name it, and there is no such account"
+            yield f"account {_shown(id_)}: transfers name it, and there is no such account"
 
     def _holds(self) -> Iterator[str]:
         """Compare what holds say with what their transfers moved.
@@ -178,8 +169,8 @@ class Audit:
     def _holds_one_by_one(self) -> Iterator[str]:
         for row in self._connection.execute(text(_broken_holds()), {"most": FAULTS_MAX}):
             yield (
-                f"hold {row.job}: {row.row_set_aside} were set aside and {row.row_drawn} were drawn "
-                f"on {row.account}, its transfers say {row.set_aside} and {row.drawn}"
+                f"hold {_shown(row.job)}: {row.row_set_aside} were set aside and {row.row_drawn} were drawn "
+                f"on {_shown(row.account)}, its transfers say {row.set_aside} and {row.drawn}"
             )
 
     def _awards(self) -> Iterator[str]:
@@ -187,7 +178,22 @@ class Audit:
             kinds = (b"available:", b"held:", b"consumed:", b"overrun:")
             total = sum(self._derived[kind + id_] for kind in kinds)
             if total != int(awarded):
-                yield f"award {_text(id_)}: {_text(awarded)} awarded, its accounts sum up to {total}"
+                yield f"award {_shown(id_)}: {_shown(awarded)} awarded, its accounts sum up to {total}"
+
+
+def faults_of_link(connection: Connection, link: Link) -> Iterator[str]:
+    """Yield a sentence where the chain does not have a link that something outside proves."""
+    wanted = text("SELECT hash FROM ledger_transfer WHERE sequence = :sequence")
+    found = connection.execute(wanted, {"sequence": link.sequence}).scalar_one_or_none()
+    if found is None:
+        yield f"transfer {link.sequence}: the row is missing, a checkpoint has its hash"
+    elif found != link.hash:
+        yield f"transfer {link.sequence}: its hash is not the one that was signed"
+
+
+def transfer_lines(connection: Connection, after: int = 0) -> Iterator[bytes]:
+    """Yield each transfer's hash and what it is the hash of, without the hash before it, in the chain's order."""
+    return _lines(connection, f"SELECT {_LINE} FROM ledger_transfer WHERE sequence > {after} ORDER BY sequence")
 
 
 def _broken_links(previous: bytes, block: list[bytes]) -> Iterator[Fault]:
@@ -201,7 +207,7 @@ def _broken_links(previous: bytes, block: list[bytes]) -> Iterator[Fault]:
 
 
 def _name(line: bytes) -> str:
-    return f"transfer {_text(b' '.join(line.split(b'|')[1:2]))}"
+    return f"transfer {_shown(b' '.join(line.split(b'|')[1:2]))}"
 
 
 def _missing(first: int, last: int) -> str:
@@ -210,8 +216,10 @@ def _missing(first: int, last: int) -> str:
     return f"transfer {first}: a row is missing, and all up to {last}"
 
 
-def _text(field: bytes) -> str:
-    return field.decode(errors="replace")
+def _shown(field: bytes | str) -> str:
+    """Word a column that may hold anything by now; what would act on a terminal is made visible."""
+    words = field if isinstance(field, str) else field.decode(errors="replace")
+    return words if words.isprintable() else ascii(words)
 
 
 def _hold_leg(owner: str, amount: str, remaining: str) -> str:

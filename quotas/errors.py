@@ -7,6 +7,7 @@ QuotaError
 ├── ProgrammeTooSmall    the programme's budget cannot fund the award
 ├── GpuClassUnknown      no weight is known for the class at that time
 ├── HoldTooSmall         more would be taken out of a hold than it has left
+├── NothingLost          a restore is to be recorded, and the chain has what is said to be lost
 └── TransferReused       one transfer id for two different movements
 """
 
@@ -52,6 +53,12 @@ class HoldTooSmall(QuotaError):
     """More would be settled or released than the hold still has."""
 
     code = "hold-too-small"
+
+
+class NothingLost(QuotaError):
+    """The chain reaches as far as the checkpoint that is said to be lost."""
+
+    code = "nothing-lost"
 
 
 class TransferReused(QuotaError):

@@ -1,7 +1,7 @@
 """The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
 from quotas.models.awards import Award
-from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
+from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Restore, Transfer
 from quotas.models.programmes import Programme
 from quotas.models.rates import GpuClass
 
@@ -14,5 +14,6 @@ __all__ = [
     "GpuClass",
     "Hold",
     "Programme",
+    "Restore",
     "Transfer",
 ]

@@ -64,6 +64,16 @@ class ChainHead(SQLModel, table=True):
     hash: str = Field(max_length=64)
 
 
+class Restore(SQLModel, table=True):
+    """Why a backup was played back; its transfer, which moves nothing, says in the chain what was lost."""
+
+    __tablename__ = "ledger_restore"
+
+    transfer_id: str = Field(sa_column=Column(String(96), ForeignKey("ledger_transfer.id"), primary_key=True))
+    reason: str = Field(max_length=500)
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
 class Hold(SQLModel, table=True):
     """Credits set aside for a job before anything is sent anywhere."""
 
