@@ -180,9 +180,11 @@ def restored(
             written = record_restore(session, reason, link, utcnow())
     except NothingLost as error:
         raise CheckpointWrong(f"{error.detail}; {error.remedy}") from None
-    gone = "nothing that is known outside" if head is None else f"transfers {written.sequence} to {head.sequence}"
+    gone = "nothing that is known outside was"
+    if head is not None:
+        gone = f"transfers {written.sequence} to {head.sequence} were"
     said = {"sequence": written.sequence, "hash": written.hash, "lost_up_to": None if head is None else head.sequence}
-    typer.echo(json.dumps(said) if as_json else f"transfer {written.sequence} says that {gone} was lost")
+    typer.echo(json.dumps(said) if as_json else f"transfer {written.sequence} says that {gone} lost")
 
 
 def _opened() -> tuple[Settings, Database]:
