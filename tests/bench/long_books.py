@@ -21,7 +21,7 @@ def write_books(connection: psycopg.Connection, transfers: int) -> None:
     """Fill a migrated, empty database with so many transfers, their balances, holds and awards."""
     books = _Books()
     with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE ledger_transfer DROP CONSTRAINT uq_ledger_transfer_id")
+        cursor.execute("ALTER TABLE ledger_transfer DROP CONSTRAINT uq_ledger_transfer_id CASCADE")
         cursor.execute("ALTER TABLE ledger_transfer DROP CONSTRAINT fk_ledger_transfer_debit_id")
         cursor.execute("ALTER TABLE ledger_transfer DROP CONSTRAINT fk_ledger_transfer_credit_id")
         cursor.execute("DROP INDEX ix_ledger_transfer_reference_id")
