@@ -9,6 +9,7 @@ QuotaError
 ├── ContractTooSmall     no contract of the site can give the hold's capacity
 ├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
+├── NothingLost          a restore is to be recorded, and the chain has what is said to be lost
 └── TransferReused       one transfer id for two different movements
 """
 
@@ -72,6 +73,12 @@ class HoldTooSmall(QuotaError):
     """More would be settled or released than the hold still has."""
 
     code = "hold-too-small"
+
+
+class NothingLost(QuotaError):
+    """The chain reaches as far as the checkpoint that is said to be lost."""
+
+    code = "nothing-lost"
 
 
 class TransferReused(QuotaError):

@@ -3,12 +3,13 @@
 from quotas.models.awards import Award
 from quotas.models.ceilings import Ceiling
 from quotas.models.contracts import Contract
-from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
+from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Restore, Transfer
 from quotas.models.programmes import Programme
 from quotas.models.rates import GpuClass
 
 __all__ = [
     "BELOW_ZERO_KINDS",
+    "DETAILS_MAX",
     "Account",
     "Award",
     "Ceiling",
@@ -17,5 +18,6 @@ __all__ = [
     "GpuClass",
     "Hold",
     "Programme",
+    "Restore",
     "Transfer",
 ]
