@@ -148,8 +148,7 @@ def list_members(
       idf-compute project members vision --all
     """
     columns = (Column("PERSON"), Column("ROLE"), Column("FROM"), Column("UNTIL"), Column("NOW", spare=1))
-    query = {"all": "true"} if every else {}
-    items, _ = connect().pages(f"/v1/projects/{part(name)}/members", query)
+    items, _ = connect().pages(f"/v1/projects/{part(name)}/members", {"all": "true" if every else None})
     listed(
         items,
         in_json=in_json,

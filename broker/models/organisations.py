@@ -34,7 +34,7 @@ class Organisation(SQLModel, table=True):
     id: str = Field(primary_key=True, max_length=32)
     name: str = Field(max_length=40, unique=True)
     full_name: str | None = Field(default=None, max_length=200)
-    kind: str = Field(max_length=16)
+    kind: str = Field(default="company", max_length=16, sa_column_kwargs={"default": "company"})
     size: str | None = Field(default=None, max_length=8)
     """None: nobody said."""
     siret: str | None = Field(default=None, max_length=14)

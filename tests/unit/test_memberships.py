@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from world import World, world
@@ -366,3 +366,17 @@ def test_the_clock_of_this_moment_decides(region: World) -> None:
         assert region.call("nemo", method, f"/jobs/{job['id']}{path}").status_code == 404
     assert region.refused("nemo")["status"] == 404
     assert region.job(job["id"])["state"] == "held"
+
+
+def test_a_submission_asks_for_its_project_once(region: World) -> None:
+    """The way of every job: role and dates are part of the one statement that finds the project."""
+    asked: list[str] = []
+
+    def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    engine = region.services.database.engine
+    event.listen(engine, "before_cursor_execute", listen)
+    region.submit()
+    event.remove(engine, "before_cursor_execute", listen)
+    assert len([statement for statement in asked if "membership" in statement]) == 1
