@@ -23,6 +23,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import (
     LinkEndIn,
@@ -45,6 +46,7 @@ from broker.schemas.people import (
 )
 from broker.schemas.programmes import ProgrammeIn, ProgrammeOut
 from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
+from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
@@ -57,8 +59,13 @@ __all__ = [
     "TIME_LIMIT_S_MAX",
     "AwardIn",
     "AwardOut",
+    "CeilingIn",
+    "CeilingOut",
     "ClassHours",
     "Confidentiality",
+    "ContractIn",
+    "ContractOut",
+    "ContractReturnIn",
     "Credits",
     "Day",
     "Digest",
@@ -110,4 +117,5 @@ __all__ = [
     "TokenOut",
     "TokenSecretOut",
     "UsageOut",
+    "WhyOut",
 ]
