@@ -150,6 +150,7 @@ def _clashes() -> list[str]:
 def _database_problems(settings: Settings) -> tuple[list[str], list[str]]:
     """Return what is wrong with the database, and what is merely worth knowing."""
     from broker.checkpoint_rounds import problems
+    from broker.organisations import without_identifier, wrong_identifiers
     from quotas.audit import Audit
 
     try:
@@ -160,6 +161,11 @@ def _database_problems(settings: Settings) -> tuple[list[str], list[str]]:
     with database.snapshot() as connection:
         faults = list(islice(Audit(connection).faults(), audit_commands.FAULTS_MAX))
     wrong, notes = problems(settings, database)
+    with database.read() as session:
+        wrong += wrong_identifiers(session)
+        if missing := without_identifier(session):
+            names = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
+            notes.append(f"organisations without an identifier yet (`idf-compute org set`): {len(missing)}, {names}")
     return [*faults, *wrong], notes
 
 

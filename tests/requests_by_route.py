@@ -6,12 +6,17 @@ from world import HOUR, JOB, SITE
 
 BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/persons": ("olga", {"name": "zoe"}),
+    "/persons/{person}": ("olga", {"email": "ines@example.fr"}),
     "/tokens": ("ines", {"person": "ines"}),
     "/tokens/{token_id}/revoke": ("olga", None),
     "/organisations": ("marc", {"name": "orga"}),
+    "/organisations/{organisation}": ("marc", {"siret": "732 829 320 00074", "size": "pme"}),
+    "/organisations/{organisation}/links": ("marc", {"other": "echo", "basis": "60 % of the shares"}),
+    "/organisations/{organisation}/links/end": ("marc", {"other": "echo"}),
     "/programmes": ("marc", {"name": "challenge-1", "budget_credits": HOUR}),
     "/projects": ("marc", {"name": "voile", "organisation": "acme", "programme": "pack-ia-2026"}),
     "/projects/{name}/members": ("marc", {"person": "nemo"}),
+    "/projects/{name}/members/leave": ("marc", {"person": "nemo"}),
     "/awards": (
         "marc",
         {"project": "vision", "amount_credits": HOUR, "start_on": "2026-01-01", "end_on": "2099-01-01"},

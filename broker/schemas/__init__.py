@@ -25,9 +25,27 @@ from broker.schemas.base import (
 )
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
-from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
-from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
+from broker.schemas.organisations import (
+    LinkEndIn,
+    LinkIn,
+    LinkOut,
+    OrganisationChange,
+    OrganisationDetail,
+    OrganisationIn,
+    OrganisationOut,
+)
+from broker.schemas.people import (
+    MeOut,
+    PersonChange,
+    PersonDetail,
+    PersonIn,
+    PersonOut,
+    TokenIn,
+    TokenOut,
+    TokenSecretOut,
+)
 from broker.schemas.programmes import ProgrammeIn, ProgrammeOut
+from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
 from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
@@ -63,12 +81,22 @@ __all__ = [
     "JobIn",
     "JobOut",
     "Label",
+    "LeaveIn",
+    "LinkEndIn",
+    "LinkIn",
+    "LinkOut",
     "MeOut",
     "MemberIn",
+    "MemberOut",
+    "MemberRole",
     "Nature",
+    "OrganisationChange",
+    "OrganisationDetail",
     "OrganisationIn",
     "OrganisationOut",
     "Page",
+    "PersonChange",
+    "PersonDetail",
     "PersonIn",
     "PersonOut",
     "PlanOut",

@@ -36,8 +36,9 @@ def path_of(region: World, route: str) -> str:
         "job_id": "",
         "token_id": "",
         "name": "vision" if "members" in route else "teratec",
+        "organisation": "acme",
+        "person": "ines",
     }
-    names["contract_id"] = region.get("marc", "/contracts")["items"][0]["id"]
     if "{job_id}" in route:
         names["job_id"] = region.submit()["id"]
     if "{token_id}" in route:

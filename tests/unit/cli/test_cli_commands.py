@@ -327,7 +327,7 @@ def test_admin_commands_send_what_the_contract_asks(run: Any, broker: Broker, tm
     run("site", "add", str(site))
     sent = [(call.path, call.json) for call in broker.calls if call.method == "POST"]
     assert sent == [
-        ("/v1/organisations", {"name": "acme", "full_name": None, "siret": "73282932000074"}),
+        ("/v1/organisations", {"name": "acme", "kind": "company", "siret": "732 829 320 00074"}),
         (
             "/v1/programmes",
             {"name": "p", "kind": "pack-ia", "budget_credits": 3_600_000_000, "default_time_limit_s": 3600},
@@ -342,7 +342,7 @@ def test_admin_commands_send_what_the_contract_asks(run: Any, broker: Broker, tm
                 "nature": "none",
             },
         ),
-        ("/v1/projects/vision/members", {"person": "alice"}),
+        ("/v1/projects/vision/members", {"person": "alice", "role": "member"}),
         (
             "/v1/awards",
             {
