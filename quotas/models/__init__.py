@@ -2,7 +2,19 @@
 
 from quotas.models.awards import Award
 from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
-from quotas.models.programmes import Programme
+from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass
 
-__all__ = ["BELOW_ZERO_KINDS", "Account", "Award", "ChainHead", "GpuClass", "Hold", "Programme", "Transfer"]
+__all__ = [
+    "BELOW_ZERO_KINDS",
+    "Account",
+    "Award",
+    "ChainHead",
+    "FundingShare",
+    "GpuClass",
+    "Hold",
+    "Programme",
+    "ProgrammeBudget",
+    "ProgrammePolicyVersion",
+    "Transfer",
+]
