@@ -13,6 +13,7 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/organisations": ("marc", {"name": "orga"}),
     "/programmes": ("marc", {"name": "challenge-1", "budgets": [BUDGET]}),
     "/programmes/{name}/policy": ("marc", {"kind": "challenge"}),
+    "/programmes/{name}/policy/plan": ("marc", {"kind": "challenge"}),
     "/programmes/{name}/budgets": ("marc", {**BUDGET, "start_on": "2100-01-01", "end_on": "2100-12-31"}),
     "/programmes/{name}/shares": ("marc", {"valid_from": "2099-01-01", "region_thousandths": 1000}),
     "/projects": ("marc", {"name": "voile", "organisation": "acme", "programme": "pack-ia-2026"}),

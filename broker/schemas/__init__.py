@@ -26,7 +26,16 @@ from broker.schemas.base import (
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
 from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
-from broker.schemas.programmes import BudgetIn, BudgetOut, ProgrammeIn, ProgrammeOut, SharesIn, SharesOut
+from broker.schemas.programmes import (
+    BudgetIn,
+    BudgetOut,
+    PolicyChange,
+    PolicyPlanOut,
+    ProgrammeIn,
+    ProgrammeOut,
+    SharesIn,
+    SharesOut,
+)
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
@@ -67,6 +76,8 @@ __all__ = [
     "PersonIn",
     "PersonOut",
     "PlanOut",
+    "PolicyChange",
+    "PolicyPlanOut",
     "Problem",
     "ProgrammeIn",
     "ProgrammeOut",

@@ -68,7 +68,7 @@ def test_every_post_needs_a_key(region: World) -> None:
 
 
 def test_a_repeat_gets_the_first_answer_byte_for_byte(region: World) -> None:
-    for route in sorted(set(BODIES) - {"/tokens", "/jobs/plan"}):
+    for route in sorted(set(BODIES) - {"/tokens", "/jobs/plan", "/programmes/{name}/policy/plan"}):
         person, body = BODIES[route]
         path = path_of(region, route)
         first = region.call(person, "POST", path, body, key=KEY)
