@@ -23,6 +23,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
 from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
@@ -36,6 +37,7 @@ from broker.schemas.programmes import (
     SharesIn,
     SharesOut,
 )
+from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
@@ -50,8 +52,13 @@ __all__ = [
     "AwardOut",
     "BudgetIn",
     "BudgetOut",
+    "CeilingIn",
+    "CeilingOut",
     "ClassHours",
     "Confidentiality",
+    "ContractIn",
+    "ContractOut",
+    "ContractReturnIn",
     "Credits",
     "Day",
     "Digest",
@@ -97,4 +104,5 @@ __all__ = [
     "TokenOut",
     "TokenSecretOut",
     "UsageOut",
+    "WhyOut",
 ]

@@ -32,7 +32,12 @@ def region(database_url: str, tmp_path: Path) -> Iterator[World]:
 
 def path_of(region: World, route: str) -> str:
     of = {"projects": "vision", "programmes": "pack-ia-2026", "sites": "teratec"}
-    names = {"job_id": "", "token_id": "", "name": of.get(route.split("/")[1], "")}
+    names = {
+        "contract_id": region.get("marc", "/contracts")["items"][0]["id"],
+        "job_id": "",
+        "token_id": "",
+        "name": of.get(route.split("/")[1], ""),
+    }
     if "{job_id}" in route:
         names["job_id"] = region.submit()["id"]
     if "{token_id}" in route:
