@@ -307,7 +307,8 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     if isinstance(outcome, AwardTooSmall):
         raise too_small(_payer_now(services, decided), decided.need)
     if isinstance(outcome, ContractTooSmall):
-        need = _capacity_need(decided.placement, decided.wanted, decided.time_limit_s, job["created_at"])
+        gpus, limit_s = decided.wanted.gpus, decided.time_limit_s
+        need = _capacity_need(decided.placement, gpus, limit_s, decided.project, job["created_at"])
         raise contract_too_small(need, _available(services, contract.owner_id) // contract.weight_thousandths)
     if isinstance(outcome, QuotaError):
         raise outcome

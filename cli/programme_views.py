@@ -125,3 +125,37 @@ def _value(name: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(each) for each in value) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def can_award(answer: Row) -> None:
+    """Print whether an award could be granted, and the numbers behind it."""
+    asked, days = (
+        hours_text(answer["asked_credits"]),
+        f"{first_day(answer['start_at'])} to {last_day(answer['end_at'])}",
+    )
+    if answer["can_award"]:
+        say(f"yes: {asked} can be awarded from {days}")
+        most = hours_text(answer["largest_credits"])
+        say(f"  first to bind: {answer['binds']}, at {most}")
+    else:
+        say(f"no: {asked} cannot be awarded from {days}")
+        for refusal in answer["refusals"]:
+            say(f"  {refusal['side']}: {one_line(refusal['detail'])}")
+            say(f"    {one_line(refusal['remedy'])}")
+    if answer["budgets"]:
+        say("\nBudgets that hold the first day")
+        columns = [Column("  PROGRAMME"), Column("FROM"), Column("TO"), Column("LEFT", right=True)]
+        table(columns, [_left(each, "programme", "unawarded_credits") for each in answer["budgets"]])
+    say(f"\nContracts, of which other awards may still draw {hours_text(answer['promised_credits'])}")
+    names = [Column("  SITE"), Column("CLASS"), Column("FROM"), Column("TO")]
+    rows = [_left(each, "site", "left_credits", "held_credits", "gpu_class") for each in answer["contracts"]]
+    if rows:
+        table([*names, Column("LEFT", right=True), Column("HELD", right=True)], rows)
+    else:
+        say("  none runs then")
+
+
+def _left(row: Row, owner: str, left: str, held: str | None = None, gpu_class: str | None = None) -> list[str]:
+    kind = [row[gpu_class]] if gpu_class else []
+    days = [str(first_day(row["start_at"])), str(last_day(row["end_at"]))]
+    return [f"  {row[owner]}", *kind, *days, hours_text(row[left]), *([hours_text(row[held])] if held else [])]

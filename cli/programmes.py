@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from cli import programme_file
-from cli.client import Client, Row, connect, part
+from cli.client import Client, Query, Row, connect, part
 from cli.exits import Exit, Failure
-from cli.options import Json, programmes_known
+from cli.options import Json, classes_known, programmes_known, projects_known, sites_known
 from cli.output import Column, as_json, listed, note, one_line, say, table
+from cli.programme_views import can_award as show_answer
 from cli.programme_views import change_text, shares_text, show
 from cli.units import credits_of_hours, day, duration_s, hours_text
 
@@ -206,6 +207,42 @@ def change_shares(
         say(as_json(changed))
     else:
         table([Column(f"WHO PAYS IN {one_line(name)}")], [[shares_text(shares)] for shares in changed["shares"]])
+
+
+@programme.command("can-award")
+def can_award(
+    hours: Annotated[str, typer.Argument(metavar="HOURS", help="Normalised GPU-hours: 5000h.")],
+    of: Annotated[str | None, typer.Option("--programme", autocompletion=programmes_known, help="Out of it.")] = None,
+    project: Annotated[
+        str | None, typer.Option("-p", "--project", autocompletion=projects_known, help="To it.")
+    ] = None,
+    site: Annotated[str | None, typer.Option(autocompletion=sites_known, help="Capacity of this site only.")] = None,
+    gpu_class: Annotated[str | None, typer.Option(autocompletion=classes_known, help="Of this class only.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="First day, in Paris. [default: today]")] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="Last day. [default: the policy's longest, else 12 months]")
+    ] = None,
+    in_json: Json = False,
+) -> int:
+    """Say whether hours can still be awarded, from policy, budgets, holds and contracts, and which of them binds.
+
+    Exits 0 for yes and 3 for no.
+
+    \b
+    Example:
+      idf-compute programme can-award 5000h
+      idf-compute programme can-award 5000h --programme pack-ia-2027 --site jean-zay
+    """
+    query: Query = {
+        "amount_credits": credits_of_hours(hours), "programme": of, "project": project, "site": site,
+        "gpu_class": gpu_class, "start_on": start and str(day(start)), "end_on": end and str(day(end)),
+    }  # fmt: skip
+    answer = connect().get("/v1/can-award", query)
+    if in_json:
+        say(as_json(answer))
+    else:
+        show_answer(answer)
+    return Exit.OK if answer["can_award"] else Exit.REFUSED
 
 
 @programme.command("list")

@@ -23,6 +23,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
@@ -51,7 +52,10 @@ __all__ = [
     "AwardIn",
     "AwardOut",
     "BudgetIn",
+    "BudgetLeftOut",
     "BudgetOut",
+    "CanAwardOut",
+    "CapacityLeftOut",
     "CeilingIn",
     "CeilingOut",
     "ClassHours",
@@ -91,6 +95,7 @@ __all__ = [
     "ProjectIn",
     "ProjectOut",
     "QuotaOut",
+    "RefusalOut",
     "Role",
     "Schema",
     "SharesIn",
