@@ -8,6 +8,7 @@ from sqlmodel import Session, col, select
 from quotas.holds import CONTRACT
 from quotas.ledger import GENESIS, Movement, account_id, link_hash
 from quotas.models import BELOW_ZERO_KINDS, Account, Award, ChainHead, Hold, Transfer
+from quotas.programme_faults import broken_programmes
 
 
 def broken(session: Session) -> Iterator[str]:
@@ -18,6 +19,7 @@ def broken(session: Session) -> Iterator[str]:
     yield from _broken_balances(session, derived)
     yield from _broken_holds(session, drawn)
     yield from _broken_awards(session, derived)
+    yield from broken_programmes(session)
 
 
 def _broken_chain(session: Session, derived: Counter[str], drawn: Counter[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from served import Typist, served
-from world import World, world
+from world import JOB, World, world
 
 from cli import programme_file
 
@@ -80,6 +80,18 @@ def test_rules_change_money_is_added_and_shares_are_dated(typist: Typist, tmp_pa
     assert [budget["budget_credits"] for budget in found["budgets"]] == [12 * 3_600_000]
     assert found["policy_version"] == 2
     assert f"from {later}: Region 60 %, partner 40 %" in typist.done("marc", "programme", "show", "p")
+
+
+def test_free_hours_come_first_where_the_policy_says_so(region: World) -> None:
+    """The allocated contract ends later, so by itself the purchased one that ends first would give the capacity."""
+    later = str(TODAY + timedelta(days=300))
+    dossier = {"dossier": "AD011", "holder": "IDRIS", "holder_project": "abc", "order_number": None}
+    free = region.enter_contract(kind="allocated", end_on=later, **dossier)
+    assert region.post("ines", "/jobs/plan", JOB)["contract"] != free["id"]
+    policy = {"kind": "pack-ia", "default_time_limit_s": 1800, "free_hours_first": True}
+    region.post("marc", "/programmes/pack-ia-2026/policy", policy)
+    assert region.post("ines", "/jobs/plan", JOB)["contract"] == free["id"]
+    region.submit(time_limit_s=None)
 
 
 def test_refusals_reach_the_manager_with_what_would_pass(typist: Typist, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from datetime import date, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, select
 
@@ -208,3 +209,25 @@ def test_the_database_itself_refuses_them(database: Database, shares: tuple[int,
         session.add(row)
         with pytest.raises(IntegrityError):
             session.flush()
+
+
+@pytest.mark.parametrize(
+    ("tampering", "found"),
+    [
+        ("UPDATE programme_budget SET budget_credits = budget_credits + 1", "its transfers give 360000000"),
+        ("UPDATE ledger_transfer SET reference_id = 'x' WHERE kind = 'fund'", "its transfers give 0"),
+        ("UPDATE ledger_transfer SET debit_id = 'treasury:contracts' WHERE kind = 'fund'", "from treasury:contracts"),
+        ("UPDATE programme SET policy = (SELECT '{}' FROM ledger_head)", "is not the newest that was entered"),
+        ("DELETE FROM programme_policy", "is not the newest that was entered"),
+    ],
+)
+def test_tampering_is_found(database: Database, tampering: str, found: str) -> None:
+    with database.write() as session:
+        opened(session)
+    if not database.is_sqlite:
+        tampering = tampering.replace("'{}'", "'{}'::json")
+    with database.write() as session:
+        assert list(broken(session)) == []
+        session.execute(text(tampering))
+        session.expire_all()
+        assert any(found in fault for fault in broken(session)), list(broken(session))
