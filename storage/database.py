@@ -9,18 +9,23 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Dialect,
     Engine,
     Table,
+    Text,
     TextClause,
+    any_,
     bindparam,
     create_engine,
     event,
     insert,
+    literal,
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
@@ -109,7 +114,7 @@ def _engine(url: str, pool_size: int) -> Engine:
         max_overflow=20,
         pool_timeout=WAIT_S,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": WAIT_S, "options": f"-c lock_timeout={WAIT_S}s -c timezone=UTC"},
+        connect_args={"connect_timeout": WAIT_S, "options": _POSTGRES_OPTIONS},
     )
 
 
@@ -123,6 +128,13 @@ def _begin_sqlite(connection: Connection) -> None:
     """Take the write lock at once: a read that turns into a write could only fail, not wait."""
     writes = connection.get_execution_options().get("idf_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def among(connection: Connection, column: Column[Any], values: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a text column has one of some values: on PostgreSQL one parameter, not one for each."""
+    if connection.dialect.name == "sqlite":
+        return column.in_(values)
+    return column == any_(literal(list(values), ARRAY(Text)))
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -149,6 +161,9 @@ def update_column(connection: Connection, column: Column[int], values: Mapping[s
         return
     connection.execute(_update_statement(column), {"keys": list(values), "values": list(values.values())})
 
+
+_POSTGRES_OPTIONS = f"-c lock_timeout={WAIT_S}s -c timezone=UTC -c plan_cache_mode=force_custom_plan"
+"""Plans are made anew: one kept from when a table was small reads it whole, and the ledger only grows."""
 
 _Bound = Callable[[Any], Any]
 
