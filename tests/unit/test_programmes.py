@@ -1,5 +1,7 @@
 """Programmes on both engines: policy with its history, budgets by period, shares by date, awards out of a budget."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -231,3 +233,26 @@ def test_tampering_is_found(database: Database, tampering: str, found: str) -> N
         session.execute(text(tampering))
         session.expire_all()
         assert any(found in fault for fault in broken(session)), list(broken(session))
+
+
+def test_of_two_budgets_for_one_day_at_one_moment_one_stands(database: Database) -> None:
+    with database.write() as session:
+        programme_id = opened(session, budgets=[]).id
+    barrier = threading.Barrier(2)
+
+    def fund(end_on: date) -> str:
+        barrier.wait()
+        try:
+            with database.write() as session:
+                programme = session.get_one(Programme, programme_id)
+                add_budget(session, programme, *period(date(2027, 1, 1), end_on), HOUR)
+        except BudgetOverlaps as refusal:
+            return refusal.code
+        return "funded"
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(fund, [date(2027, 12, 31), date(2027, 6, 30)]))
+    assert sorted(outcomes) == ["budget-overlaps", "funded"]
+    with database.read() as session:
+        assert len(budgets_of(session, programme_id)) == 1
+        assert list(broken(session)) == []
