@@ -22,11 +22,15 @@ from quotas.errors import (
     AwardNotActive,
     AwardTooSmall,
     AwardUnknown,
+    BudgetOverlaps,
     CeilingReached,
     ContractTooSmall,
     GpuClassUnknown,
+    NoBudget,
+    PolicyRefused,
     ProgrammeTooSmall,
     QuotaError,
+    SharesRefused,
 )
 from storage.database import DatabaseUnavailable
 
@@ -141,6 +145,10 @@ STATUS: dict[type[Exception], int] = {
     CeilingReached: 422,
     GpuClassUnknown: 422,
     ProgrammeTooSmall: 422,
+    PolicyRefused: 422,
+    NoBudget: 422,
+    BudgetOverlaps: 422,
+    SharesRefused: 422,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

@@ -54,6 +54,7 @@ class ProjectFacts:
     programme_name: str
     confidentiality: str
     default_time_limit_s: int
+    free_hours_first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
             now=now,
         )
         payer = choose(payers, wanted.award, pay)
-        need = _capacity_need(placement, timed, time_limit_s, now)
+        need = _capacity_need(placement, wanted.gpus, time_limit_s, project, now)
         try:
             contract = choose_contract(capacities(connection, placement.site.id, placement.gpu_class), need)
         except QuotaError as refusal:
@@ -139,14 +140,17 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     raise none_left(reasons)
 
 
-def _capacity_need(placement: Placement, wanted: JobIn, time_limit_s: int, now: datetime) -> CapacityNeed:
+def _capacity_need(
+    placement: Placement, gpus: int, time_limit_s: int, project: ProjectFacts, now: datetime
+) -> CapacityNeed:
     settings = placement.site.settings
     return CapacityNeed(
         site_name=settings.name,
         gpu_class=placement.gpu_class,
-        gpu_seconds=wanted.gpus * (time_limit_s + settings.kill_grace_s),
+        gpu_seconds=gpus * (time_limit_s + settings.kill_grace_s),
         time_limit_s=time_limit_s,
         now=now,
+        free_hours_first=project.free_hours_first,
     )
 
 
@@ -183,7 +187,8 @@ _mine = (
         _projects.c.programme_id,
         _programmes.c.name.label("programme_name"),
         _projects.c.confidentiality,
-        _programmes.c.default_time_limit_s,
+        _programmes.c.policy["default_time_limit_s"].as_integer().label("default_time_limit_s"),
+        _programmes.c.policy["free_hours_first"].as_boolean().label("free_hours_first"),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
     .join(memberships, memberships.c.project_id == _projects.c.id)
@@ -317,7 +322,8 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     if isinstance(outcome, AwardTooSmall):
         raise too_small(_payer_now(services, decided), decided.need)
     if isinstance(outcome, ContractTooSmall):
-        need = _capacity_need(decided.placement, decided.wanted, decided.time_limit_s, job["created_at"])
+        gpus, limit_s = decided.wanted.gpus, decided.time_limit_s
+        need = _capacity_need(decided.placement, gpus, limit_s, decided.project, job["created_at"])
         raise contract_too_small(need, _available(services, contract.owner_id) // contract.weight_thousandths)
     if isinstance(outcome, QuotaError):
         raise outcome

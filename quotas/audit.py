@@ -17,9 +17,11 @@ import psycopg
 from psycopg import pq
 from psycopg.pq.abc import PGconn
 from sqlalchemy import Connection, text
+from sqlmodel import Session
 
 from quotas.ledger import GENESIS
 from quotas.models import BELOW_ZERO_KINDS
+from quotas.programme_faults import broken_programmes
 from storage.database import DatabaseUnavailable
 
 BLOCK = 5000
@@ -88,6 +90,7 @@ class Audit:
             yield from self._balances()
             yield from self._holds()
             yield from self._awards()
+            yield from broken_programmes(Session(self._connection))
 
     def _rows(self) -> Iterator[str]:
         lines = transfer_lines(self._connection, self._since.sequence)

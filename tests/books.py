@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from quotas.holds import HoldLeft, Side, after, open_hold, release, settle
 from quotas.ledger import Posting, post
+from quotas.policy import ProgrammePolicy
 from quotas.programmes import grant_award, open_programme
 from storage.database import Database
 
@@ -18,10 +19,13 @@ def write_books(database: Database, jobs: int = 3) -> str:
     Transfers 1 and 2 are the fund and the award, then each job has a hold, a settle and a release.
     """
     with database.write() as session:
-        programme = open_programme(
-            session, name="pack-ia", kind="pack-ia", budget_credits=1000 * HOUR, default_time_limit_s=3600
-        )
         end_at = BEGAN_AT + timedelta(days=90)
+        programme = open_programme(
+            session,
+            name="pack-ia",
+            policy=ProgrammePolicy(kind="pack-ia"),
+            budgets=[(BEGAN_AT, end_at, 1000 * HOUR)],
+        )
         award = grant_award(
             session,
             project_id="prj-1",

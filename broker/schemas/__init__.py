@@ -23,6 +23,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import (
@@ -44,7 +45,16 @@ from broker.schemas.people import (
     TokenOut,
     TokenSecretOut,
 )
-from broker.schemas.programmes import ProgrammeIn, ProgrammeOut
+from broker.schemas.programmes import (
+    BudgetIn,
+    BudgetOut,
+    PolicyChange,
+    PolicyPlanOut,
+    ProgrammeIn,
+    ProgrammeOut,
+    SharesIn,
+    SharesOut,
+)
 from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
 from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
@@ -59,6 +69,11 @@ __all__ = [
     "TIME_LIMIT_S_MAX",
     "AwardIn",
     "AwardOut",
+    "BudgetIn",
+    "BudgetLeftOut",
+    "BudgetOut",
+    "CanAwardOut",
+    "CapacityLeftOut",
     "CeilingIn",
     "CeilingOut",
     "ClassHours",
@@ -100,14 +115,19 @@ __all__ = [
     "PersonIn",
     "PersonOut",
     "PlanOut",
+    "PolicyChange",
+    "PolicyPlanOut",
     "Problem",
     "ProgrammeIn",
     "ProgrammeOut",
     "ProjectIn",
     "ProjectOut",
     "QuotaOut",
+    "RefusalOut",
     "Role",
     "Schema",
+    "SharesIn",
+    "SharesOut",
     "SiteIn",
     "SiteOut",
     "Slug",

@@ -4,7 +4,7 @@ from quotas.models.awards import Award
 from quotas.models.ceilings import Ceiling
 from quotas.models.contracts import Contract
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Restore, Transfer
-from quotas.models.programmes import Programme
+from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass
 
 __all__ = [
@@ -15,9 +15,12 @@ __all__ = [
     "Ceiling",
     "ChainHead",
     "Contract",
+    "FundingShare",
     "GpuClass",
     "Hold",
     "Programme",
+    "ProgrammeBudget",
+    "ProgrammePolicyVersion",
     "Restore",
     "Transfer",
 ]
