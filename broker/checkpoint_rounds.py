@@ -1,7 +1,10 @@
 """Each minute: sign the chain's head where it moved, and bring every place what it does not have yet."""
 
 import threading
+import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,6 +19,8 @@ from quotas.models import ChainHead, Transfer
 from storage.database import Database
 from storage.tables import utcnow
 
+PLACE_S_MAX = 30
+"""How long a place may take in one round; what is left waits for the next."""
 DELIVER_MAX = 200
 """How many checkpoints a place is brought in one round; what is left waits for the next."""
 PLACES_MIN = 2
@@ -47,7 +52,7 @@ class CheckpointRounds:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                one_round(self._settings, self._database, utcnow())
+                one_round(self._settings, self._database, utcnow(), self._stopping)
             except ChainRewritten as error:
                 log.error("chain-rewritten", reason=str(error))  # noqa: TRY400 - the sentence says all
             except Exception as error:
@@ -55,8 +60,8 @@ class CheckpointRounds:
             self._stopping.wait(self._settings.checkpoint_interval_s)
 
 
-def one_round(settings: Settings, database: Database, at: datetime) -> None:
-    """Sign the head where it moved, then deliver, each place for itself.
+def one_round(settings: Settings, database: Database, at: datetime, stopping: threading.Event | None = None) -> None:
+    """Sign the head where it moved, then deliver, each place for itself, until told to stop.
 
     Raises:
         ChainRewritten: after the delivery of what was signed before.
@@ -66,7 +71,13 @@ def one_round(settings: Settings, database: Database, at: datetime) -> None:
         sign_head(database, signing_key(settings.data_dir), at)
     finally:
         for place in settings.checkpoint_places:
-            deliver(database, place.address, sender(place, allow_loopback=settings.allow_loopback_sites))
+            until = time.monotonic() + PLACE_S_MAX
+            send = sender(place, allow_loopback=settings.allow_loopback_sites)
+            deliver(database, place.address, send, partial(_over, until, stopping))
+
+
+def _over(until: float, stopping: threading.Event | None) -> bool:
+    return time.monotonic() >= until or (stopping is not None and stopping.is_set())
 
 
 def sign_head(database: Database, key: Ed25519PrivateKey, at: datetime) -> None:
@@ -92,14 +103,19 @@ def sign_head(database: Database, key: Ed25519PrivateKey, at: datetime) -> None:
         log.info("checkpoint-made-already", sequence=head.sequence)
 
 
-def deliver(database: Database, place: str, send: Send) -> None:
-    """Bring a place the checkpoints that it does not have yet, oldest first; it is spoken to outside transactions."""
+def deliver(database: Database, place: str, send: Send, over: Callable[[], bool] = lambda: False) -> None:
+    """Bring a place the checkpoints that it does not have yet, oldest first, until the round is over.
+
+    No transaction is open while the place is spoken to.
+    """
     with database.read() as session:
         known = session.get(CheckpointPlace, place) or CheckpointPlace(place=place, sequence=0)
         wanted = select(Checkpoint).where(col(Checkpoint.sequence) > known.sequence)
         rows = session.exec(wanted.order_by(col(Checkpoint.sequence)).limit(DELIVER_MAX)).all()
     sent, failure = known.sequence, None
     for row in rows:
+        if over():
+            break
         try:
             send(SignedHead.of_row(row))
         except PlaceFailed as error:
@@ -107,7 +123,7 @@ def deliver(database: Database, place: str, send: Send) -> None:
             log.warning("checkpoint-place-failed", place=place, sequence=row.sequence, reason=failure)
             break
         sent = row.sequence
-    if rows:
+    if sent > known.sequence or failure is not None:
         _note(database, place, sent, failure)
 
 

@@ -46,9 +46,13 @@ class SignedHead(BaseModel):
         except InvalidSignature:
             raise CheckpointWrong(f"checkpoint {self.sequence}: the signature is not this key's over it") from None
 
+    def moment(self) -> datetime:
+        """Return when it was signed."""
+        return datetime.strptime(self.at, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
     def as_row(self) -> Checkpoint:
         """Return the row of it."""
-        at = datetime.strptime(self.at, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        at = self.moment()
         return Checkpoint(sequence=self.sequence, hash=self.hash, at=at, key_id=self.key_id, signature=self.signature)
 
     @classmethod

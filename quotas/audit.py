@@ -31,13 +31,14 @@ FAULTS_MAX = 20
 
 HOLD_LEGS = (("award_id", "amount", "remaining"), ("contract_id", "contract_amount", "contract_remaining"))
 """Columns of `hold`, for each leg: whose `held` account, what was set aside, what is left of it."""
+OWNERS = (("award", "awarded_credits", "awarded"),)
+"""Tables whose rows own four accounts, the column that these add up to, and the word for it."""
 
 _LINE = (
     "coalesce(hash || '|' || sequence || '|' || id || '|' || kind || '|' || debit_id || '|' || credit_id"
     " || '|' || amount || '|' || reference_id || '|' || at || coalesce('|' || details, ''), '')"
 )
 _ACCOUNTS = "SELECT id || '|' || kind || '|' || owner_id || '|' || balance FROM ledger_account ORDER BY id"
-_AWARDS = "SELECT id || '|' || awarded_credits FROM award ORDER BY id"
 _BELOW_ZERO = tuple(f"{kind}:".encode() for kind in BELOW_ZERO_KINDS)
 
 Fault = tuple[int, str]
@@ -73,6 +74,7 @@ class Audit:
         self._derived: defaultdict[bytes, int] = defaultdict(int)
         self._told: set[bytes] = set()
         self._set_aside = self._drawn = 0
+        self._rows_stand = True
         self.transfers = self.accounts = 0
 
     @property
@@ -89,7 +91,7 @@ class Audit:
         if self._since == BEGINNING:
             yield from self._balances()
             yield from self._holds()
-            yield from self._awards()
+            yield from self._owners()
             yield from broken_programmes(Session(self._connection))
 
     def _rows(self) -> Iterator[str]:
@@ -97,6 +99,7 @@ class Audit:
         while block := list(islice(lines, BLOCK)):
             faults = [*_broken_links(self._hash, block), *self._moves(block)]
             yield from (sentence for _, sentence in sorted(faults, key=itemgetter(0)))
+            self._rows_stand = self._rows_stand and not faults
             self._hash = block[-1][:64]
             self.transfers += len(block)
             self._tell(self.transfers)
@@ -166,8 +169,12 @@ class Audit:
                 key = hash(account + b" " + job)
                 set_aside += key * int(amount)
                 drawn += key * (int(amount) - int(remaining))
-        if (set_aside, drawn) != (self._set_aside, self._drawn):
+        if (set_aside, drawn) == (self._set_aside, self._drawn):
+            return
+        if self._rows_stand:
             yield from self._holds_one_by_one()
+        else:
+            yield "holds: their sums are not what the transfers say, of which some are broken"
 
     def _holds_one_by_one(self) -> Iterator[str]:
         for row in self._connection.execute(text(_broken_holds()), {"most": FAULTS_MAX}):
@@ -176,12 +183,14 @@ class Audit:
                 f"on {_shown(row.account)}, its transfers say {row.set_aside} and {row.drawn}"
             )
 
-    def _awards(self) -> Iterator[str]:
-        for id_, awarded in _fields(self._connection, _AWARDS):
-            kinds = (b"available:", b"held:", b"consumed:", b"overrun:")
-            total = sum(self._derived[kind + id_] for kind in kinds)
-            if total != int(awarded):
-                yield f"award {_shown(id_)}: {_shown(awarded)} awarded, its accounts sum up to {total}"
+    def _owners(self) -> Iterator[str]:
+        kinds = (b"available:", b"held:", b"consumed:", b"overrun:")
+        for table, column, word in OWNERS:
+            wanted = f"SELECT id || '|' || coalesce({column}, 0) FROM {table} ORDER BY id"
+            for id_, given in _fields(self._connection, wanted):
+                total = sum(self._derived[kind + id_] for kind in kinds)
+                if total != int(given):
+                    yield f"{table} {_shown(id_)}: {_shown(given)} {word}, its accounts sum up to {total}"
 
 
 def faults_of_link(connection: Connection, link: Link) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """A backup that was played back says so in the chain, with the last transfer that something outside still knows."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Connection, Table, func, select
 from sqlmodel import Session
 
 from quotas.audit import Link
@@ -36,6 +37,35 @@ def record_restore(session: Session, reason: str, lost: Link | None, at: datetim
     post(session.connection(), [Posting(movements=(movement,), rows=rows)], at)
     written = session.execute(select(_head.c.sequence, _head.c.hash)).one()
     return Link(written.sequence, written.hash)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Transfers that a backup did not have when it was played back."""
+
+    first: int
+    last: Link
+    at: datetime
+    """When the backup was played back."""
+
+    def accounts_for(self, link: Link, at: datetime) -> bool:
+        """Say whether a link that was signed at a moment is one of those lost."""
+        known = link.sequence < self.last.sequence or link == self.last
+        return self.first <= link.sequence <= self.last.sequence and at < self.at and known
+
+
+def all_lost(connection: Connection) -> list[Lost]:
+    """Return what each restore says was lost."""
+    wanted = select(_transfers.c.sequence, _transfers.c.details, _transfers.c.at).join(
+        _restores, _restores.c.transfer_id == _transfers.c.id
+    )
+    rows = connection.execute(wanted.where(_transfers.c.details.is_not(None)).order_by(_transfers.c.sequence))
+    return [Lost(row.sequence, _last_of(row.details), row.at) for row in rows]
+
+
+def _last_of(details: str) -> Link:
+    said = dict(pair.split("=", 1) for pair in details.split(";"))
+    return Link(int(said["lost_sequence"]), said["lost_hash"])
 
 
 def _nothing_lost(session: Session, lost: Link) -> QuotaError:

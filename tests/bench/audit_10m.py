@@ -49,7 +49,7 @@ def _audited(url: str, transfers: int) -> tuple[float, float]:
     seconds = time.monotonic() - began
     found = json.loads(output)
     assert (status, found["transfers"]) == (0, transfers), found
-    progress(f"audit: {seconds:.1f} s, {megabytes:.0f} MB")
+    progress(f"audit: {seconds:.1f} s, {megabytes:.0f} MB, load {os.getloadavg()[0]:.1f}")
     return seconds, megabytes
 
 

@@ -103,7 +103,7 @@ def test_checkpoints_are_listed_and_verified(
     assert listed["checkpoints"] == [read_checkpoint(files[1]).model_dump()]
     assert listed["places"] == [{"place": f"folder:{notary}", "sequence": 16, "failure": None}]
     done = broker_command("checkpoint", "verify", *map(str, files), DATABASE_URL=database_url)
-    assert (done.code, done.out) == (0, "✓ 2 checkpoints are signed and in the chain\n")
+    assert (done.code, done.out) == (0, "✓ signed and in the chain: 2\n")
     (notary / "none.json").write_text("{}")
     with database.write() as session:
         session.execute(text("UPDATE ledger_transfer SET hash = 'x' WHERE sequence = 9"))
@@ -148,6 +148,11 @@ def test_a_restore_is_written_once_it_is_known_what_was_lost(
     assert json.loads(done.out)["lost_up_to"] is None
     done = broker_command("restored", "--reason", "again", DATABASE_URL=database_url)
     assert done.out == "transfer 12 says that nothing that is known outside was lost\n"
+    done = broker_command("checkpoint", "verify", str(first), str(second), DATABASE_URL=database_url)
+    said = "✓ signed and in the chain: 1; signed, and lost as a restore says: 1\n"
+    assert (done.code, done.out) == (0, said)
+    done = broker_command("audit", "--since", str(second), DATABASE_URL=database_url)
+    assert (done.code, "checkpoint 16 were lost in a restore: give another" in done.err) == (1, True), done
 
 
 def test_a_bar_is_drawn_on_a_terminal_only(

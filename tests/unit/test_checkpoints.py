@@ -1,9 +1,10 @@
 """Checkpoints: the key, what is signed, each kind of place, and rounds that outlive a place that is away."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import ClassVar
 import pytest
 from books import BEGAN_AT, run_jobs, write_books
 from clusters.postgres import PostgresServer
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
 from pydantic import ValidationError
 from sqlalchemy import create_engine, text
 from sqlmodel import select
@@ -218,6 +221,42 @@ def test_an_address_gets_json_and_any_answer_but_2xx_is_a_failure(tmp_path: Path
             send(head)
 
 
+def self_signed(folder: Path) -> Path:
+    """A certificate for `localhost` with its key, in one file."""
+    key, now = generate_private_key(SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    file = folder / "certificate.pem"
+    secret = key.private_bytes(pem, form, serialization.NoEncryption())
+    file.write_bytes(secret + builder.sign(key, SHA256()).public_bytes(pem))
+    return file
+
+
+def test_https_is_trusted_by_its_certificate_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Notary.got.clear()
+    Notary.status = 200
+    certificate = self_signed(tmp_path)
+    server = HTTPServer(("127.0.0.1", 0), Notary)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    send = sender(place(f"https://localhost:{server.server_port}/checkpoints"), allow_loopback=True)
+    with pytest.raises(PlaceFailed, match="CERTIFICATE_VERIFY_FAILED"):
+        send(head_of(tmp_path))
+    assert Notary.got == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    send(head_of(tmp_path))
+    assert len(Notary.got) == 1
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 @pytest.mark.parametrize(
     ("address", "loopback", "said"),
     [
@@ -357,6 +396,26 @@ def test_a_round_is_bounded_and_the_next_goes_on(
     for _ in range(4):
         deliver(database, "folder:/x", lambda head: got.append(head.sequence))
     assert got == [1, 2, 3, 4, 5]
+
+
+def test_a_round_ends_where_a_slow_place_took_its_time(database: Database, tmp_path: Path) -> None:
+    with database.write() as session:
+        session.add_all(head_of(tmp_path, number).as_row() for number in range(1, 6))
+    got: list[int] = []
+    deliver(database, "folder:/x", lambda head: got.append(head.sequence), lambda: len(got) == 2)
+    assert got == [1, 2]
+    with database.read() as session:
+        assert session.get_one(CheckpointPlace, "folder:/x").sequence == 2
+
+
+def test_a_round_ends_when_the_worker_stops(database: Database, tmp_path: Path) -> None:
+    write_books(database)
+    stopping = threading.Event()
+    stopping.set()
+    (tmp_path / "notary").mkdir()
+    one_round(settings_of(tmp_path, f"folder:{tmp_path}/notary"), database, BEGAN_AT, stopping)
+    assert signed(database) == [9]
+    assert list((tmp_path / "notary").iterdir()) == []
 
 
 def test_what_a_place_took_before_it_failed_is_not_sent_again(database: Database, tmp_path: Path) -> None:

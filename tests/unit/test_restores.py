@@ -1,5 +1,7 @@
 """A restore that says so in the chain, on both engines."""
 
+from datetime import timedelta
+
 import pytest
 from books import BEGAN_AT, run_jobs, write_books
 from sqlmodel import select
@@ -7,7 +9,7 @@ from sqlmodel import select
 from quotas.audit import Audit, Link, transfer_lines
 from quotas.errors import NothingLost
 from quotas.models import Restore, Transfer
-from quotas.restores import record_restore
+from quotas.restores import all_lost, record_restore
 from storage.database import Database
 
 
@@ -35,6 +37,23 @@ def test_a_restore_names_what_was_lost_and_moves_nothing(database: Database) -> 
             "the disk was lost",
             "again",
         ]
+
+
+def test_only_what_was_signed_before_a_restore_and_lies_within_it_was_lost(database: Database) -> None:
+    write_books(database)
+    last = Link(14, "ab" * 32)
+    with database.write() as session:
+        record_restore(session, "the disk was lost", last, BEGAN_AT)
+        record_restore(session, "again", None, BEGAN_AT)
+    with database.snapshot() as connection:
+        [lost] = all_lost(connection)
+    before = BEGAN_AT - timedelta(minutes=1)
+    assert lost.accounts_for(last, before)
+    assert lost.accounts_for(Link(10, "cd" * 32), before)
+    assert not lost.accounts_for(Link(14, "cd" * 32), before), "another row than the one that was named"
+    assert not lost.accounts_for(Link(9, "cd" * 32), before), "the backup has it"
+    assert not lost.accounts_for(Link(15, "cd" * 32), before), "nobody knew of it"
+    assert not lost.accounts_for(Link(12, "cd" * 32), BEGAN_AT), "it was signed after the restore"
 
 
 @pytest.mark.parametrize(
