@@ -6,6 +6,8 @@ QuotaError
 ├── AwardUnknown
 ├── ProgrammeTooSmall    the programme's budget cannot fund the award
 ├── GpuClassUnknown      no weight is known for the class at that time
+├── NotChargeable        the charging rule has no price for such a job
+├── SizeUnknown          the charging rule counts what nobody knows of the job
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 └── TransferReused       one transfer id for two different movements
 """
@@ -52,6 +54,18 @@ class HoldTooSmall(QuotaError):
     """More would be settled or released than the hold still has."""
 
     code = "hold-too-small"
+
+
+class NotChargeable(QuotaError):
+    """The charging rule has no price for such a job: it would run for nothing."""
+
+    code = "not-chargeable"
+
+
+class SizeUnknown(QuotaError):
+    """The charging rule counts something of which the job's number is not known: unknown is never zero."""
+
+    code = "size-unknown"
 
 
 class TransferReused(QuotaError):
