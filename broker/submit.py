@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -18,7 +18,8 @@ from broker.moves import event_row
 from broker.paying import Need, Payer, choose, too_small
 from broker.placement import Placement, SiteFacts, place
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
-from quotas.amounts import hold_credits, hours_text
+from quotas.amounts import hours_text
+from quotas.charging import Rule, rule_for, rules_in_force, sum_lines
 from quotas.errors import AwardTooSmall, QuotaError
 from quotas.holds import open_hold
 from quotas.ledger import account_id
@@ -60,7 +61,6 @@ class Plan:
     project: ProjectFacts
     placement: Placement
     payer: Payer
-    weight_thousandths: int
     time_limit_s: int
     held_credits: int
     notices: tuple[str, ...]
@@ -76,11 +76,11 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
     known = weights(connection, now)
-    placement = place(timed, project.confidentiality, _sites(connection, project.id, wanted.site), known)
-    weight = known[placement.gpu_class]
-    held = hold_credits(wanted.gpus, time_limit_s, placement.site.settings.kill_grace_s, weight)
+    rules = rules_in_force(connection, now)
+    placement = place(timed, project.confidentiality, _sites(connection, project.id, wanted.site, rules), known)
+    held = placement.rate_credits_per_s * (time_limit_s + placement.site.settings.kill_grace_s)
     payer = choose(_payers(connection, project), wanted.award, Need(project.name, held, time_limit_s, now))
-    return Plan(wanted, project, placement, payer, weight, time_limit_s, held, notices)
+    return Plan(wanted, project, placement, payer, time_limit_s, held, notices + placement.sized.notices)
 
 
 _own_projects = (
@@ -128,12 +128,15 @@ _sites_with_accounts = select(
 ).join(_accounts, _accounts.c.site_id == _site_table.c.id, isouter=True)
 
 
-def _sites(connection: Connection, project_id: str, name: str | None) -> list[SiteFacts]:
+def _sites(
+    connection: Connection, project_id: str, name: str | None, rules: Mapping[tuple[str, str], Rule]
+) -> list[SiteFacts]:
     rows: dict[str, list[Any]] = {}
     for row in connection.execute(_sites_with_accounts):
         if name is None or row.name == name:
             rows.setdefault(row.id, []).append(row)
-    return [_site_facts(SiteIn.model_validate(some[0].settings), project_id, some) for some in rows.values()]
+    facts = [_site_facts(SiteIn.model_validate(some[0].settings), project_id, some) for some in rows.values()]
+    return [replace(site, rule=rule_for(rules, site.id, site.settings.partition)) for site in facts]
 
 
 def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteFacts:
@@ -163,16 +166,25 @@ def _payers(connection: Connection, project: ProjectFacts) -> list[Payer]:
 
 def plan_out(decided: Plan) -> PlanOut:
     """Show a plan, the sum of its hold included."""
+    placement, settings = decided.placement, decided.placement.site.settings
+    asked, rule, weight = placement.sized, placement.site.rule, placement.weight_thousandths
     return PlanOut(
-        site=decided.placement.site.settings.name,
+        site=settings.name,
         project=decided.project.name,
         award=decided.payer.award_id,
-        gpu_class=decided.placement.gpu_class,
+        gpu_class=placement.gpu_class,
         gpus=decided.wanted.gpus,
+        cpus=asked.size.cpus,
+        memory_mib=asked.memory_mib,
         nodes=decided.wanted.nodes,
+        exclusive=asked.size.exclusive,
+        partition=settings.partition,
         time_limit_s=decided.time_limit_s,
-        kill_grace_s=decided.placement.site.settings.kill_grace_s,
-        weight_thousandths=decided.weight_thousandths,
+        kill_grace_s=settings.kill_grace_s,
+        weight_thousandths=weight,
+        charging_rule=rule.id,
+        rate_credits_per_s=placement.rate_credits_per_s,
+        sum=sum_lines(rule, asked.size, weight, decided.time_limit_s, settings.kill_grace_s),
         held_credits=decided.held_credits,
         available_credits=decided.payer.available,
         notices=list(decided.notices),
@@ -191,7 +203,7 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     answer = job_out(job, caller.name, decided.project.name, decided.placement.site.settings.name)
     rows = (*_rows(decided, job), record(answer))
     outcome = services.writer.post(
-        open_hold(job["id"], decided.payer.award_id, decided.held_credits, decided.weight_thousandths, rows)
+        open_hold(job["id"], decided.payer.award_id, decided.held_credits, decided.placement.weight_thousandths, rows)
     )
     if isinstance(outcome, AwardTooSmall):
         raise too_small(decided.project.name, decided.held_credits, _available(services, decided.payer.award_id))
@@ -209,7 +221,8 @@ def _available(services: Services, award_id: str) -> int:
 
 
 def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
-    wanted, job_id = decided.wanted, new_id("job")
+    wanted, placement, job_id = decided.wanted, decided.placement, new_id("job")
+    asked = placement.sized
     return {
         "id": job_id,
         "name": wanted.name,
@@ -217,17 +230,22 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "project_id": decided.project.id,
         "programme_id": decided.project.programme_id,
         "award_id": decided.payer.award_id,
-        "site_id": decided.placement.site.id,
+        "site_id": placement.site.id,
         "hold_id": job_id,
-        "account": decided.placement.account,
+        "account": placement.account,
         "state": JobState.HELD.value,
         "reason": None,
         "gpus": wanted.gpus,
-        "gpu_class": decided.placement.gpu_class,
-        "weight_thousandths": decided.weight_thousandths,
+        "gpu_class": placement.gpu_class,
+        "weight_thousandths": placement.weight_thousandths,
         "nodes": wanted.nodes,
-        "cpus_per_gpu": wanted.cpus_per_gpu,
-        "memory_mib": wanted.memory_mib,
+        "cpus_per_gpu": asked.cpus_per_gpu,
+        "cpus": asked.size.cpus,
+        "memory_mib": asked.memory_mib,
+        "exclusive": asked.size.exclusive,
+        "partition": placement.site.settings.partition,
+        "charging_rule_id": placement.site.rule.id,
+        "rate_credits_per_s": placement.rate_credits_per_s,
         "time_limit_s": decided.time_limit_s,
         "deadline_at": decided.payer.end_at,
         "snapshot": wanted.snapshot,
@@ -274,7 +292,11 @@ def job_out(job: Mapping[str, Any], person: str, project: str, site: str) -> Job
         reason=job["reason"],
         gpus=job["gpus"],
         gpu_class=job["gpu_class"],
+        cpus=job["cpus"],
+        memory_mib=job["memory_mib"],
         nodes=job["nodes"],
+        exclusive=job["exclusive"],
+        rate_credits_per_s=job["rate_credits_per_s"],
         time_limit_s=job["time_limit_s"],
         site_job_id=job.get("site_job_id"),
         created_at=job["created_at"],

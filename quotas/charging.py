@@ -5,12 +5,12 @@ rounded up to the credit; whole nodes where it has its nodes to itself; a rate p
 The functions over a `Rule` and a `Size` are pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, select
+from sqlalchemy import Connection, Table, select
 from sqlmodel import Session
 
 from quotas.amounts import hours_text
@@ -213,7 +213,7 @@ _columns = [
 """In the order of `Rule`'s fields."""
 
 
-def _rule(row: Row[Any]) -> Rule:
+def _rule(row: Any) -> Rule:
     return Rule(*row[: len(_columns)])
 
 
@@ -234,15 +234,22 @@ def rule_at(connection: Connection, site_id: str, partition: str | None, at: dat
     return rule_for(rules_in_force(connection, at), site_id, partition)
 
 
-def rules_by_id(connection: Connection, site_id: str) -> dict[str | None, Rule]:
-    """Return all rules that a site ever had, by id, with `GPUS_ONLY` under None: as they are frozen on jobs."""
-    wanted = select(*_columns).where(_rules.c.site_id == site_id)
-    return {None: GPUS_ONLY} | {row.id: _rule(row) for row in connection.execute(wanted)}
+def rules_by_id(connection: Connection, ids: Iterable[str | None]) -> dict[str | None, Rule]:
+    """Return rules by id, with `GPUS_ONLY` under None: as they are frozen on jobs at their hold."""
+    found: dict[str | None, Rule] = {None: GPUS_ONLY}
+    named = sorted({id_ for id_ in ids if id_ is not None})
+    if named:
+        found |= {row.id: _rule(row) for row in connection.execute(select(*_columns).where(_rules.c.id.in_(named)))}
+    return found
 
 
 def enter_rule(session: Session, site_id: str, rule: Rule) -> ChargingRule:
-    """Write a rule. What a node holds of CPUs and memory is taken to be its GPUs' shares where nothing is said."""
+    """Write a rule. What a node holds of CPUs and memory is its GPUs' (or CPUs') shares where nothing is said."""
     gpus = rule.gpus_per_node
+    cpus_per_node = rule.cpus_per_node or _share(gpus, rule.cpus_per_gpu)
+    memory_mib_per_node = rule.memory_mib_per_node or _share(gpus, rule.memory_mib_per_gpu)
+    if memory_mib_per_node is None and rule.cpus_per_gpu and rule.memory_mib_per_gpu and cpus_per_node:
+        memory_mib_per_node = cpus_per_node * rule.memory_mib_per_gpu // rule.cpus_per_gpu
     row = ChargingRule(
         id=new_id("rul"),
         site_id=site_id,
@@ -252,8 +259,8 @@ def enter_rule(session: Session, site_id: str, rule: Rule) -> ChargingRule:
         memory_mib_per_gpu=rule.memory_mib_per_gpu,
         whole_nodes=rule.whole_nodes,
         gpus_per_node=gpus,
-        cpus_per_node=rule.cpus_per_node or _share(gpus, rule.cpus_per_gpu),
-        memory_mib_per_node=rule.memory_mib_per_node or _share(gpus, rule.memory_mib_per_gpu),
+        cpus_per_node=cpus_per_node,
+        memory_mib_per_node=memory_mib_per_node,
         cpu_weight_thousandths=rule.cpu_weight_thousandths,
         created_at=utcnow(),
     )

@@ -23,6 +23,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
 from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
@@ -39,6 +40,8 @@ __all__ = [
     "TIME_LIMIT_S_MAX",
     "AwardIn",
     "AwardOut",
+    "ChargingRuleIn",
+    "ChargingRuleOut",
     "ClassHours",
     "Confidentiality",
     "Credits",

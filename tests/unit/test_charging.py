@@ -168,10 +168,10 @@ def test_the_rule_in_force_is_the_newest_of_its_partition(database: Database) ->
         assert at("cpu", 0) == at(None, 0) == site
         assert at("gpu", 0, "sit-2") is None
         assert rule_at(connection, "sit-2", None, MAY) == GPUS_ONLY
-        known = rules_by_id(connection, "sit-1")
-        assert set(known) == {None, first, later, site}
+        known = rules_by_id(connection, [first, None, site, first])
+        assert set(known) == {None, first, site}
         assert known[first] == rule_at(connection, "sit-1", "gpu", MAY)
-        assert set(rules_by_id(connection, "sit-2")) == {None}
+        assert rules_by_id(connection, [None]) == {None: GPUS_ONLY}
 
 
 def test_a_node_holds_its_gpus_shares_unless_more_is_said(database: Database) -> None:
@@ -183,6 +183,8 @@ def test_a_node_holds_its_gpus_shares_unless_more_is_said(database: Database) ->
         assert (said.cpus_per_node, said.memory_mib_per_node) == (64, 7)
         bare = enter_rule(session, "sit-1", Rule(partition="c", gpus_per_node=4))
         assert (bare.cpus_per_node, bare.memory_mib_per_node) == (None, None)
+        cpus = Rule(partition="d", cpus_per_gpu=10, memory_mib_per_gpu=1024, cpus_per_node=40)
+        assert enter_rule(session, "sit-1", cpus).memory_mib_per_node == 4096
 
 
 @pytest.mark.parametrize("rule", [Rule(cpus_per_gpu=0), Rule(cpu_weight_thousandths=-1), Rule(whole_nodes=True)])

@@ -334,7 +334,7 @@ def test_what_was_given_is_read_whole() -> None:
     assert (given.cpus, given.memory_mib, given.nodes) == (4, 1024, 2)
     assert parse_tres("gres/gpu=1") == Tres(1)
     for odd in ("mem=much", "mem=-1M", "mem=1.5.2G", "mem=1E"):
-        with pytest.raises(ValueError, match="m|1"):
+        with pytest.raises(ValueError, match=r"m|1"):
             parse_tres(odd)
 
 
