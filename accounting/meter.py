@@ -70,7 +70,7 @@ def allocated(owner: Owner, attempt: EndedAttempt) -> Size:
         Unmeterable: it ran, and the source does not tell on how many GPUs.
     """
     gpus = 0 if owner.gpu_class == CPU_CLASS else attempt.gpus
-    if gpus is None and attempt.elapsed_s:
+    if not gpus and attempt.elapsed_s and owner.gpu_class != CPU_CLASS:
         raise Unmeterable(
             f"attempt {attempt.source_key} ran {attempt.elapsed_s} s and its GPUs are not accounted for: "
             "AccountingStorageTRES of the site must list gres/gpu"

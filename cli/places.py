@@ -6,7 +6,7 @@ PLACES = {
     "quota": "quotas", "report": "reports",
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "organisations", "programme": "programmes", "award": "awards",
-    "site": "sites", "class": "sites",
+    "site": "sites", "class": "sites", "rule": "rules",
     "person": "people", "token": "people",
 }  # fmt: skip
 """First word -> module of cli that holds the command, in the order of `idf-compute --help`."""
