@@ -11,7 +11,7 @@ from accounting.errors import Unmeterable
 from accounting.models import UsageRecord
 from quotas.charging import CPU_CLASS, GPUS_ONLY, Rule, Size, rate_credits_per_s
 from quotas.errors import NotChargeable, SizeUnknown
-from quotas.holds import settle
+from quotas.holds import HoldLeft, after, settle
 from quotas.ledger import Posting
 
 _records: Table = UsageRecord.__table__  # type: ignore[attr-defined]
@@ -51,10 +51,10 @@ class EndedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """A usage record's charge, its posting, and what is left of the hold after it, all in credits."""
+    """A usage record's charge in credits, its posting, and what is left of the hold after it."""
 
     charge: int
-    remaining: int
+    left: HoldLeft
     posting: Posting
 
 
@@ -95,10 +95,11 @@ def allocated_rate(owner: Owner, attempt: EndedAttempt, weight_thousandths: int)
         raise Unmeterable(f"attempt {attempt.source_key} ran {attempt.elapsed_s} s: {error.detail}") from error
 
 
-def meter(owner: Owner, attempt: EndedAttempt, remaining: int, recorded_at: datetime) -> Metered:
+def meter(owner: Owner, attempt: EndedAttempt, left: HoldLeft, recorded_at: datetime) -> Metered:
     """Charge an attempt: what the hold's rule counts of it at the hold's weight × elapsed seconds, exactly.
 
-    What goes beyond the `remaining` credits of the hold is charged to `overrun`.
+    The contract is charged by the same rule at its own weight. What goes beyond what is left of the hold is
+    charged to `overrun`.
 
     Raises:
         Unmeterable: the source does not tell what was allocated.
@@ -106,7 +107,9 @@ def meter(owner: Owner, attempt: EndedAttempt, remaining: int, recorded_at: date
     rate = allocated_rate(owner, attempt, owner.weight_thousandths)
     charge = rate * attempt.elapsed_s
     id_ = usage_id(owner.job_id, attempt.source_key)
-    overrun = max(0, charge - remaining)
+    contract_rate = allocated_rate(owner, attempt, left.contract.weight_thousandths) if left.contract else 0
+    contract_charge = contract_rate * attempt.elapsed_s
+    overrun = max(0, charge - left.award.amount)
     row: dict[str, Any] = {
         "id": id_,
         "site_id": owner.site_id,
@@ -130,7 +133,9 @@ def meter(owner: Owner, attempt: EndedAttempt, remaining: int, recorded_at: date
         "weight_thousandths": owner.weight_thousandths,
         "charge_credits": charge,
         "overrun_credits": overrun,
+        "contract_id": left.contract.owner_id if left.contract else None,
+        "contract_charge_credits": contract_charge if left.contract else None,
         "recorded_at": recorded_at,
     }
-    posting = settle(owner.job_id, owner.award_id, remaining, charge, id_, rows=((_records, row),))
-    return Metered(charge, remaining - (charge - overrun), posting)
+    posting = settle(left, charge, contract_charge, id_, rows=((_records, row),))
+    return Metered(charge, after(left, charge, contract_charge), posting)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from broker.errors import PlacementRefused
+from broker.errors import BrokerError, PlacementRefused
 from broker.schemas import JobIn, SiteIn
-from broker.sizing import Sized, gpus_taken, sized
+from broker.sizing import Sized, sized
 from quotas.charging import CPU_CLASS, GPUS_ONLY, Rule, rate_credits_per_s
-from quotas.errors import NotChargeable, SizeUnknown
+from quotas.errors import NotChargeable, QuotaError, SizeUnknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +36,32 @@ class Placement:
     rate_credits_per_s: int
 
 
-def place(wanted: JobIn, confidentiality: str, sites: Sequence[SiteFacts], weights: Mapping[str, int]) -> Placement:
-    """Choose the first site, by name, that may and can run the job.
+def options(
+    wanted: JobIn, confidentiality: str, sites: Sequence[SiteFacts], weights: Mapping[str, int]
+) -> tuple[list[Placement], list[PlacementRefused]]:
+    """Return the sites that may and can run the job, in the order of their names, and why the others cannot.
 
     Raises:
-        PlacementRefused: with each site's own reason.
+        PlacementRefused: there is no site at all.
     """
     if not sites:
         name = f"no site {wanted.site} is enrolled" if wanted.site else "no site is enrolled yet"
         raise PlacementRefused(name, "`idf-compute site list` shows the sites")
+    placements: list[Placement] = []
     refusals: list[PlacementRefused] = []
     for site in sorted(sites, key=lambda site: site.settings.name):
         try:
-            return _place_at(wanted, confidentiality, site, weights)
+            placements.append(_place_at(wanted, confidentiality, site, weights))
         except PlacementRefused as refusal:
             refusals.append(refusal)
+    return placements, refusals
+
+
+def none_left(refusals: Sequence[BrokerError | QuotaError]) -> BrokerError | QuotaError:
+    """Return the one refusal, or one that gives each site's own reason."""
     if len(refusals) == 1:
-        raise refusals[0]
-    raise PlacementRefused("; ".join(r.detail for r in refusals), "; ".join(r.remedy or "" for r in refusals))
+        return refusals[0]
+    return PlacementRefused("; ".join(r.detail for r in refusals), "; ".join(r.remedy or "" for r in refusals))
 
 
 def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Mapping[str, int]) -> Placement:
@@ -66,7 +74,8 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
             "use a site with project accounts",
         )
     gpu_class = choose_class(wanted, settings, weights)
-    taken = gpus_taken(wanted, site.rule)
+    asked = sized(wanted, site.rule, settings.name)
+    taken = asked.gpus_taken
     if taken > settings.gpus_per_job_max:
         raise PlacementRefused(
             f"{taken} GPUs were asked for, site {settings.name} gives a job at most {settings.gpus_per_job_max}",
@@ -83,7 +92,6 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
             f"site {settings.name} has no free project account", "an operator must add accounts there"
         )
     weight = weights[gpu_class] if wanted.gpus else site.rule.cpu_weight_thousandths or 0
-    asked = sized(wanted, site.rule, settings.name)
     try:
         rate = rate_credits_per_s(site.rule, asked.size, weight)
     except (NotChargeable, SizeUnknown) as refusal:

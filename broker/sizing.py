@@ -20,6 +20,8 @@ class Sized:
     cpus: int | None
     """Of a job without GPU, over all nodes."""
     memory_mib: int | None
+    gpus_taken: int
+    """That nobody else can use meanwhile: those asked for, or all of its whole nodes."""
     notices: tuple[str, ...]
 
 
@@ -41,8 +43,9 @@ def sized(wanted: JobIn, rule: Rule, site: str) -> Sized:
     cpus = wanted.cpus or (None if whole else _cpus(wanted, notices))
     total = cpus if wanted.gpus == 0 else None if cpus_per_gpu is None else wanted.gpus * cpus_per_gpu
     memory_mib = wanted.memory_mib or _memory_mib(wanted, rule, total, site, notices)
-    if gpus_taken(wanted, rule) > wanted.gpus:
-        notices.append(f"whole nodes count with all their GPUs: --gpus {gpus_taken(wanted, rule)} costs the same")
+    taken = max(wanted.gpus, wanted.nodes * (rule.gpus_per_node or 0)) if whole else wanted.gpus
+    if taken > wanted.gpus > 0:
+        notices.append(f"whole nodes count with all their GPUs: --gpus {taken} costs the same")
     size = Size(
         gpus=wanted.gpus,
         cpus=total,
@@ -50,13 +53,7 @@ def sized(wanted: JobIn, rule: Rule, site: str) -> Sized:
         nodes=wanted.nodes,
         exclusive=whole,
     )
-    return Sized(size, cpus_per_gpu, cpus, memory_mib, tuple(notices))
-
-
-def gpus_taken(wanted: JobIn, rule: Rule) -> int:
-    """Return how many GPUs nobody else could use meanwhile."""
-    whole = is_whole(rule, exclusive=wanted.exclusive)
-    return max(wanted.gpus, wanted.nodes * (rule.gpus_per_node or 0)) if whole else wanted.gpus
+    return Sized(size, cpus_per_gpu, cpus, memory_mib, taken, tuple(notices))
 
 
 def _cpus_per_gpu(wanted: JobIn, rule: Rule, site: str, notices: list[str]) -> int | None:

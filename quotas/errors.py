@@ -8,6 +8,8 @@ QuotaError
 ├── GpuClassUnknown      no weight is known for the class at that time
 ├── NotChargeable        the charging rule has no price for such a job
 ├── SizeUnknown          the charging rule counts what nobody knows of the job
+├── ContractTooSmall     no contract of the site can give the hold's capacity
+├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 └── TransferReused       one transfer id for two different movements
 """
@@ -48,6 +50,24 @@ class ProgrammeTooSmall(QuotaError):
     """The programme has fewer unawarded credits than the award asks for."""
 
     code = "programme-too-small"
+
+
+class ContractTooSmall(QuotaError):
+    """The site's contracts have less capacity left than the hold needs."""
+
+    code = "contract-too-small"
+
+
+class CeilingReached(QuotaError):
+    """More would be in use at one time than a quota allows."""
+
+    code = "ceiling-reached"
+
+
+class GpuClassUnknown(QuotaError):
+    """No weight is known for the GPU class at that time."""
+
+    code = "gpu-class-unknown"
 
 
 class HoldTooSmall(QuotaError):

@@ -30,7 +30,7 @@ class Job(SQLModel, table=True):
         CheckConstraint(f"state IN ({_STATES})", name="state_known"),
         CheckConstraint(f"settled_at IS NULL OR state IN ({_ENDED})", name="settled_only_when_ended"),
         CheckConstraint("(settled_at IS NULL) = (charged_credits IS NULL)", name="charged_when_settled"),
-        CheckConstraint("gpus >= 0 AND nodes > 0 AND time_limit_s > 0", name="size_positive"),
+        CheckConstraint("gpus >= 0 AND gpus_taken >= gpus AND nodes > 0 AND time_limit_s > 0", name="size_positive"),
         CheckConstraint("rate_credits_per_s > 0", name="rate_positive"),
         Index("ix_job_site_id_state", "site_id", "state"),
         Index("ix_job_unsettled", "site_id", "id", sqlite_where=_UNSETTLED, postgresql_where=_UNSETTLED),
@@ -49,6 +49,8 @@ class Job(SQLModel, table=True):
     state: str = Field(max_length=16)
     reason: str | None = Field(default=None, max_length=1000)
     gpus: int
+    gpus_taken: int
+    """That nobody else can use meanwhile: what ceilings count."""
     gpu_class: str = Field(max_length=40)
     weight_thousandths: int
     nodes: int

@@ -24,10 +24,12 @@ from broker.schemas.base import (
     Text,
 )
 from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
+from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
 from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
 from broker.schemas.programmes import ProgrammeIn, ProgrammeOut
+from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
@@ -40,10 +42,15 @@ __all__ = [
     "TIME_LIMIT_S_MAX",
     "AwardIn",
     "AwardOut",
+    "CeilingIn",
+    "CeilingOut",
     "ChargingRuleIn",
     "ChargingRuleOut",
     "ClassHours",
     "Confidentiality",
+    "ContractIn",
+    "ContractOut",
+    "ContractReturnIn",
     "Credits",
     "Day",
     "Digest",
@@ -85,4 +92,5 @@ __all__ = [
     "TokenOut",
     "TokenSecretOut",
     "UsageOut",
+    "WhyOut",
 ]

@@ -1,7 +1,9 @@
 """The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
 from quotas.models.awards import Award
+from quotas.models.ceilings import Ceiling
 from quotas.models.charging import ChargingRule
+from quotas.models.contracts import Contract
 from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
 from quotas.models.programmes import Programme
 from quotas.models.rates import GpuClass
@@ -10,8 +12,10 @@ __all__ = [
     "BELOW_ZERO_KINDS",
     "Account",
     "Award",
+    "Ceiling",
     "ChainHead",
     "ChargingRule",
+    "Contract",
     "GpuClass",
     "Hold",
     "Programme",

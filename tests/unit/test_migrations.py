@@ -70,6 +70,7 @@ def test_the_way_down_to_the_first_release_and_back_loses_nothing(empty_url: str
     migrate_to(empty_url)
     with world(empty_url, tmp_path) as region:
         region.set_rule(cpus_per_gpu=10, cpu_weight_thousandths=50)
+        region.enter_contract(gpu_class="cpu")
         for job in ({"gpus": 2, "cpus_per_gpu": 12}, {"gpus": 0, "cpus": 4}, {"gpus": 0, "cpus": 8}):
             region.submit(**job)
         region.step()

@@ -13,11 +13,11 @@ from broker.migrations import kept
 from storage.tables import BIG, UtcTime
 
 revision = "0004"
-down_revision = "0001"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-JOB = ("cpus", "exclusive", "partition", "charging_rule_id", "rate_credits_per_s")
+JOB = ("gpus_taken", "cpus", "exclusive", "partition", "charging_rule_id", "rate_credits_per_s")
 USAGE = ("cpus", "memory_mib", "nodes", "exclusive", "rate_credits_per_s")
 WITHOUT_GPU = "job_id IN (SELECT id FROM job WHERE gpus = 0)"
 FIGURES = (
@@ -74,18 +74,22 @@ def _create_rules() -> None:
 
 def _widen_jobs() -> None:
     with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("gpus_taken", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("cpus", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("exclusive", sa.Boolean(), nullable=True))
         batch_op.add_column(sa.Column("partition", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("charging_rule_id", sa.String(length=40), nullable=True))
         batch_op.add_column(sa.Column("rate_credits_per_s", BIG, nullable=True))
-    op.execute("UPDATE job SET exclusive = false, rate_credits_per_s = CAST(gpus AS BIGINT) * weight_thousandths")
+    op.execute(
+        "UPDATE job SET gpus_taken = gpus, exclusive = false, rate_credits_per_s = CAST(gpus AS BIGINT) * weight_thousandths"
+    )
     sites = op.get_bind().execute(sa.text("SELECT id, settings FROM site")).all()
     for id_, settings in sites:  # where jobs that wait here were to be sent
         known = settings if isinstance(settings, dict) else json.loads(settings)
         statement = sa.text("UPDATE job SET partition = :partition WHERE site_id = :site_id")
         op.get_bind().execute(statement, {"partition": known.get("partition"), "site_id": id_})
     with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.alter_column("gpus_taken", existing_type=sa.Integer(), nullable=False)
         batch_op.alter_column("exclusive", existing_type=sa.Boolean(), nullable=False)
         batch_op.alter_column("rate_credits_per_s", existing_type=BIG, nullable=False)
         batch_op.create_foreign_key(
@@ -93,7 +97,7 @@ def _widen_jobs() -> None:
         )
         batch_op.drop_constraint(batch_op.f("ck_job_size_positive"), type_="check")
         batch_op.create_check_constraint(
-            batch_op.f("ck_job_size_positive"), "gpus >= 0 AND nodes > 0 AND time_limit_s > 0"
+            batch_op.f("ck_job_size_positive"), "gpus >= 0 AND gpus_taken >= gpus AND nodes > 0 AND time_limit_s > 0"
         )
         batch_op.create_check_constraint(batch_op.f("ck_job_rate_positive"), "rate_credits_per_s > 0")
 
