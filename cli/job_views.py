@@ -120,8 +120,14 @@ def _attempts(job: Row) -> None:
     for number, usage in enumerate(job["usage"], start=1):
         say(
             f"  {number}. {one_line(usage['state'])}: {job_size_text(usage)} for {duration_text(usage['elapsed_s'])}, "
-            f"weight {usage['weight_thousandths'] / 1000:g} -> {hours_text(usage['charged_credits'])}"
+            f"weight {usage['weight_thousandths'] / 1000:g}{_counted_as(usage)} -> {hours_text(usage['charged_credits'])}"
         )
+
+
+def _counted_as(usage: Row) -> str:
+    """Say what an attempt counts as where that is more than its GPUs."""
+    rate, weight = usage["rate_credits_per_s"], usage["weight_thousandths"]
+    return f", counted as {-(-rate * 1000 // weight) / 1000:g} GPUs" if rate > usage["gpus"] * weight > 0 else ""
 
 
 def logs(job: str, keep_on: bool, raw: bool, offset: int, in_json: bool) -> int:

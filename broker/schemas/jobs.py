@@ -163,7 +163,14 @@ class UsageOut(BaseModel):
     ended_at: datetime | None
     elapsed_s: int
     gpus: int
+    cpus: int | None
+    """Allocated over all nodes, as memory and nodes; None where the site did not tell."""
+    memory_mib: int | None
+    nodes: int | None
+    exclusive: bool
     gpu_class: str
+    rate_credits_per_s: int
+    """What the hold's charging rule counts of it, each second."""
     weight_thousandths: int
     charged_credits: int
 

@@ -109,3 +109,17 @@ def test_a_size_in_words() -> None:
     assert job_size_text(job(gpus=0, gpu_class="cpu", exclusive=True)) == "whole nodes"
     assert job_size_text(job(gpus=0, gpu_class="cpu")) == "no GPU"
     assert (memory_text(512), memory_text(2048)) == ("512 MiB", "2 GiB")
+
+
+def test_an_attempt_says_what_it_counted_as(run: Any, broker: Broker) -> None:
+    attempt = {
+        "source_key": "c/1/2", "state": "succeeded", "started_at": None, "ended_at": None, "elapsed_s": 60, "gpus": 2,
+        "cpus": 24, "memory_mib": 1, "nodes": 1, "exclusive": False, "gpu_class": "a100-80",
+        "rate_credits_per_s": 4800, "weight_thousandths": 2000, "charged_credits": 288_000,
+    }  # fmt: skip
+    without = {**attempt, "gpus": 0, "gpu_class": "cpu", "weight_thousandths": 50, "rate_credits_per_s": 1200}
+    broker.jobs = [job(usage=[attempt, {**attempt, "rate_credits_per_s": 4000}, without])]
+    lines = run("show", "j1").out.splitlines()
+    assert "  1. succeeded: 2 x a100-80 for 0:01:00, weight 2, counted as 2.4 GPUs -> 0.08 h" in lines
+    assert "  2. succeeded: 2 x a100-80 for 0:01:00, weight 2 -> 0.08 h" in lines
+    assert "  3. succeeded: 24 CPUs for 0:01:00, weight 0.05 -> 0.08 h" in lines
