@@ -120,7 +120,8 @@ def _attempts(job: Row) -> None:
     for number, usage in enumerate(job["usage"], start=1):
         say(
             f"  {number}. {one_line(usage['state'])}: {job_size_text(usage)} for {duration_text(usage['elapsed_s'])}, "
-            f"weight {usage['weight_thousandths'] / 1000:g}{_counted_as(usage)} -> {hours_text(usage['charged_credits'])}"
+            f"weight {usage['weight_thousandths'] / 1000:g}{_counted_as(usage)}"
+            f" -> {hours_text(usage['charged_credits'])}"
         )
 
 

@@ -276,11 +276,12 @@ def test_whole_nodes_count_whole_under_a_ceiling(ruled: World) -> None:
     refused = ruled.refused(gpus=2, nodes=2, exclusive=True)
     assert (refused["code"], "8 more were asked for" in refused["detail"]) == ("ceiling-reached", True)
     ruled.submit(exclusive=True)
-    second = ruled.submit(gpus=1)
+    second, without = ruled.submit(gpus=1), ruled.submit(gpus=0, cpus=4)
     ruled.step()
     ruled.step()
     waits = ruled.job(second["id"])
     assert (waits["state"], "4 are in use" in waits["reason"]) == ("held", True)
+    assert ruled.job(without["id"])["state"] != "held", "it waits for no GPU"
 
 
 def test_rules_are_entered_by_operators_once_a_day_and_listed(region: World) -> None:
