@@ -24,7 +24,7 @@ from quotas.errors import (
     TransferReused,
 )
 from quotas.models import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
-from storage.database import insert_rows, update_column
+from storage.database import among, insert_rows, update_column
 from storage.tables import microseconds
 
 GENESIS = "0" * 64
@@ -183,7 +183,7 @@ class _Group:
         columns = (_transfers.c.id, _transfers.c.debit_id, _transfers.c.credit_id, _transfers.c.amount)
         found: dict[str, tuple[str, str, int]] = {}
         for some in _chunks(ids):
-            for row in self._connection.execute(select(*columns).where(_transfers.c.id.in_(some))):
+            for row in self._connection.execute(select(*columns).where(among(self._connection, _transfers.c.id, some))):
                 found[row.id] = (row.debit_id, row.credit_id, row.amount)
         return found
 
@@ -193,8 +193,8 @@ class _Group:
         kinds: dict[str, str] = {}
         balances: dict[str, int] = {}
         for some in _chunks(ids):
-            wanted = select(*columns).where(_accounts.c.id.in_(some)).order_by(_accounts.c.id).with_for_update()
-            for row in self._connection.execute(wanted):
+            wanted = select(*columns).where(among(self._connection, _accounts.c.id, some))
+            for row in self._connection.execute(wanted.order_by(_accounts.c.id).with_for_update()):
                 kinds[row.id], balances[row.id] = row.kind, row.balance
         return kinds, balances
 
@@ -202,7 +202,7 @@ class _Group:
         columns = (_holds.c.id, _holds.c.remaining, _holds.c.contract_remaining)
         remaining: dict[str, Draw] = {}
         for some in _chunks(sorted(set(hold_ids))):
-            for row in self._connection.execute(select(*columns).where(_holds.c.id.in_(some))):
+            for row in self._connection.execute(select(*columns).where(among(self._connection, _holds.c.id, some))):
                 remaining[row.id] = Draw(row.remaining, row.contract_remaining or 0)
                 if row.contract_remaining is not None:
                     self._two_sided.add(row.id)
