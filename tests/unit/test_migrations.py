@@ -87,13 +87,14 @@ def test_the_way_down_to_the_first_release_and_back_loses_nothing(empty_url: str
 def test_jobs_and_usage_of_the_first_release_keep_their_price(empty_url: str, tmp_path: Path) -> None:
     migrate_to(empty_url)
     with world(empty_url, tmp_path) as region:
-        region.enrol_site(name="second", partition="gpu")
-        region.enter_contract("second")
-        ended, _ = region.submit(gpus=3), region.submit(site="second")
+        ended = region.submit(gpus=3)
         region.step()
         region.scheduler.advance(0)  # type: ignore[attr-defined]
         region.scheduler.finish(f"idf-{ended['id']}")  # type: ignore[attr-defined]
         region.step()
+        region.enrol_site(name="second", partition="gpu")
+        region.enter_contract("second")
+        region.submit(site="second")
     migrate_to(empty_url, "0003")
     engine = create_engine(empty_url)
     with engine.begin() as connection:  # as if nothing newer had ever been there
