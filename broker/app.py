@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.api import (
     awards,
     can_award,
+    charging,
     contracts,
     jobs,
     organisations,
@@ -31,8 +32,9 @@ from broker.errors import KNOWN, status_of
 from broker.schemas import Problem
 
 PARTS = (
-    jobs, people, organisations, projects, programmes, can_award, awards, contracts, rates, sites, snapshots, reports,
-)  # fmt: skip
+    *(jobs, people, organisations, projects, programmes, can_award, awards),
+    *(contracts, rates, charging, sites, snapshots, reports),
+)
 BODY_BYTES_MAX = 8 * 1024 * 1024
 TOO_LARGE = f"a request may have at most {BODY_BYTES_MAX} bytes"
 log = structlog.get_logger()

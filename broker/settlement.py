@@ -12,6 +12,7 @@ from accounting.meter import EndedAttempt, Owner, meter, usage_id
 from accounting.models import UsageRecord
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
+from quotas.charging import Rule, rules_by_id
 from quotas.errors import QuotaError
 from quotas.holds import HoldLeft, Side, release
 from quotas.ledger import Posting, post
@@ -43,12 +44,13 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
     """
     left = holds_left(session, list(ended))
     known = _recorded(session, list(ended))
+    rules = rules_by_id(session.connection(), [row.charging_rule_id for row, _ in ended.values()])
     postings: list[Posting] = []
     for job_id, (row, attempts) in ended.items():
         for attempt in attempts:
             if usage_id(job_id, attempt.source_key) in known:
                 continue
-            metered = meter(_owner(row), attempt, left[job_id], now)
+            metered = meter(owner_of(row, rules[row.charging_rule_id]), attempt, left[job_id], now)
             left[job_id] = metered.left
             postings.append(metered.posting)
     _post(session, postings, now)
@@ -91,7 +93,8 @@ def _recorded(session: Session, job_ids: Sequence[str]) -> set[str]:
     return set(session.exec(select(UsageRecord.id).where(col(UsageRecord.job_id).in_(job_ids))))
 
 
-def _owner(row: Row[Any]) -> Owner:
+def owner_of(row: Row[Any], rule: Rule) -> Owner:
+    """Return whose attempts those of a job's row are; `rule` is the one of its hold."""
     return Owner(
         job_id=row.id,
         award_id=row.award_id,
@@ -100,6 +103,8 @@ def _owner(row: Row[Any]) -> Owner:
         site_id=row.site_id,
         gpu_class=row.gpu_class,
         weight_thousandths=row.weight_thousandths,
+        rule=rule,
+        exclusive=row.exclusive,
     )
 
 

@@ -7,7 +7,7 @@ PLACES = {
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "projects", "programme": "programmes", "award": "awards",
     "contract": "contracts",
-    "site": "sites", "class": "sites",
+    "site": "sites", "class": "sites", "rule": "rules",
     "person": "people", "token": "people",
 }  # fmt: skip
 """First word -> module of cli that holds the command, in the order of `idf-compute --help`."""

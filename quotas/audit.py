@@ -31,8 +31,8 @@ FAULTS_MAX = 20
 
 HOLD_LEGS = (("award_id", "amount", "remaining"), ("contract_id", "contract_amount", "contract_remaining"))
 """Columns of `hold`, for each leg: whose `held` account, what was set aside, what is left of it."""
-OWNERS = (("award", "awarded_credits", "awarded"),)
-"""Tables whose rows own four accounts, the column that these add up to, and the word for it."""
+OWNERS = (("award", "awarded_credits"), ("contract", "capacity_credits"))
+"""Tables whose rows own four accounts, and the column that says with how many credits they began."""
 
 _LINE = (
     "coalesce(hash || '|' || sequence || '|' || id || '|' || kind || '|' || debit_id || '|' || credit_id"
@@ -184,13 +184,15 @@ class Audit:
             )
 
     def _owners(self) -> Iterator[str]:
-        kinds = (b"available:", b"held:", b"consumed:", b"overrun:")
-        for table, column, word in OWNERS:
-            wanted = f"SELECT id || '|' || coalesce({column}, 0) FROM {table} ORDER BY id"
-            for id_, given in _fields(self._connection, wanted):
-                total = sum(self._derived[kind + id_] for kind in kinds)
-                if total != int(given):
-                    yield f"{table} {_shown(id_)}: {_shown(given)} {word}, its accounts sum up to {total}"
+        """Compare what awards and contracts say they began with to the transfer that gave it."""
+        for table, column in OWNERS:
+            wanted = (
+                f"SELECT o.id, o.{column} AS said, t.amount AS given FROM {table} o "
+                f"LEFT JOIN ledger_transfer t ON t.id = '{table}/' || o.id AND t.credit_id = 'available:' || o.id "
+                f"WHERE coalesce(o.{column}, -1) <> coalesce(t.amount, -1) ORDER BY o.id"
+            )
+            for row in self._connection.execute(text(wanted)):
+                yield f"{table} {_shown(row.id)}: it says {row.said} credits, its transfer gave {row.given}"
 
 
 def faults_of_link(connection: Connection, link: Link) -> Iterator[str]:

@@ -10,6 +10,8 @@ QuotaError
 ├── BudgetOverlaps       two budgets of one programme would cover the same day
 ├── SharesRefused        funding shares that do not make a whole, or begin in the past
 ├── GpuClassUnknown      no weight is known for the class at that time
+├── NotChargeable        the charging rule has no price for such a job
+├── SizeUnknown          the charging rule counts what nobody knows of the job
 ├── ContractTooSmall     no contract of the site can give the hold's capacity
 ├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
@@ -107,6 +109,18 @@ class NothingLost(QuotaError):
     """The chain reaches as far as the checkpoint that is said to be lost."""
 
     code = "nothing-lost"
+
+
+class NotChargeable(QuotaError):
+    """The charging rule has no price for such a job: it would run for nothing."""
+
+    code = "not-chargeable"
+
+
+class SizeUnknown(QuotaError):
+    """The charging rule counts something of which the job's number is not known: unknown is never zero."""
+
+    code = "size-unknown"
 
 
 class TransferReused(QuotaError):

@@ -24,6 +24,7 @@ from broker.schemas.base import (
     Text,
 )
 from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
+from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import (
@@ -76,6 +77,8 @@ __all__ = [
     "CapacityLeftOut",
     "CeilingIn",
     "CeilingOut",
+    "ChargingRuleIn",
+    "ChargingRuleOut",
     "ClassHours",
     "Confidentiality",
     "ContractIn",

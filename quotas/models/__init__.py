@@ -2,6 +2,7 @@
 
 from quotas.models.awards import Award
 from quotas.models.ceilings import Ceiling
+from quotas.models.charging import ChargingRule
 from quotas.models.contracts import Contract
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Restore, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
@@ -14,6 +15,7 @@ __all__ = [
     "Award",
     "Ceiling",
     "ChainHead",
+    "ChargingRule",
     "Contract",
     "FundingShare",
     "GpuClass",
