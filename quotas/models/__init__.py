@@ -2,7 +2,7 @@
 
 from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
 from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
-from quotas.models.programmes import Programme
+from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass
 
 __all__ = [
@@ -14,8 +14,11 @@ __all__ = [
     "AwardEvent",
     "AwardOutcome",
     "ChainHead",
+    "FundingShare",
     "GpuClass",
     "Hold",
     "Programme",
+    "ProgrammeBudget",
+    "ProgrammePolicyVersion",
     "Transfer",
 ]
