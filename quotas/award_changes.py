@@ -293,10 +293,11 @@ def _end_change(
     return change
 
 
-def _supplement(session: Session, award: Award, change: AwardChange, _by: Actor, at: datetime) -> str:
+def _supplement(session: Session, award: Award, change: AwardChange, _by: Actor, _at: datetime) -> str:
     amount = change.amount_credits or 0
     _check_largest(session, award, amount)
-    draw_from_budget(session, award, f"supplement/{change.id}", "supplement", amount, at)
+    programme = session.get_one(Programme, award.programme_id)
+    draw_from_budget(session, award, programme, f"supplement/{change.id}", "supplement", amount, change.id)
     return f"{hours_text(amount)} more"
 
 

@@ -244,7 +244,7 @@ def terms_text(award: Award) -> str:
 
 def note(session: Session, award_id: str, kind: str, text: str, by: Actor | None, at: datetime) -> None:
     """Write one step of an award's story; `by` is None where a date took it."""
-    session.add(AwardEvent(award_id=award_id, at=at, person_id=by and by.person_id, kind=kind, text=text))
+    session.add(AwardEvent(award_id=award_id, at=at, person_id=by.person_id if by else None, kind=kind, text=text))
     session.flush()
 
 
@@ -269,7 +269,7 @@ def _wait_for_another(session: Session, award: Award, policy: ProgrammePolicy, b
 
 def _fund(session: Session, award: Award, programme: Programme, by: Actor, at: datetime) -> None:
     award.budget_id = budget_for(session, programme.id, award.start_at).id
-    fund_award(session, award, programme, at)
+    fund_award(session, award, programme)
     award.state = AwardState.ACTIVE.value
     award.awarded_credits = award.proposed_credits
     award.granted_at = at
