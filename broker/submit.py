@@ -20,6 +20,8 @@ from broker.paying import Need, Payer, choose, too_small
 from broker.placement import Placement, SiteFacts, place
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
 from quotas.amounts import hold_credits, hours_text
+from quotas.award_life import AwardState
+from quotas.award_notices import notices_of
 from quotas.errors import AwardTooSmall, QuotaError
 from quotas.holds import open_hold
 from quotas.ledger import account_id
@@ -50,6 +52,8 @@ class ProjectFacts:
     programme_id: str
     confidentiality: str
     default_time_limit_s: int
+    expiring_days: int
+    export_days: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     placement = place(timed, project.confidentiality, _sites(connection, project.id, wanted.site), known)
     weight = known[placement.gpu_class]
     held = hold_credits(wanted.gpus, time_limit_s, placement.site.settings.kill_grace_s, weight)
-    payer = choose(_payers(connection, project), wanted.award, Need(project.name, held, time_limit_s, now))
+    payer = choose(_payers(connection, project, now), wanted.award, Need(project.name, held, time_limit_s, now))
+    notices += _end_notices(payer, project, now)
     return Plan(wanted, project, placement, payer, weight, time_limit_s, held, notices)
 
 
@@ -89,7 +94,10 @@ _mine = (
         _projects.c.name,
         _projects.c.programme_id,
         _projects.c.confidentiality,
-        _programmes.c.policy["default_time_limit_s"].as_integer().label("default_time_limit_s"),
+        *(
+            _programmes.c.policy[name].as_integer().label(name)
+            for name in ("default_time_limit_s", "expiring_days", "export_days")
+        ),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
     .join(memberships, memberships.c.project_id == _projects.c.id)
@@ -133,6 +141,12 @@ def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, .
     return limit_s, (f"no time limit was given: the programme's default of {limit_s // 60} min applies (--time)",)
 
 
+def _end_notices(payer: Payer, project: ProjectFacts, now: datetime) -> tuple[str, ...]:
+    """Say that the award which pays ends soon."""
+    said = notices_of(AwardState.ACTIVE, payer.start_at, payer.end_at, project.expiring_days, project.export_days, now)
+    return tuple(f"award {payer.award_id}: {sentence}" for sentence in said)
+
+
 _sites_with_accounts = select(
     _site_table.c.id,
     _site_table.c.name,
@@ -164,15 +178,20 @@ def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteF
     return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
 
 
+_over = (_awards.c.state.in_([AwardState.EXPIRING.value, AwardState.CLOSED.value])) & (
+    _awards.c.end_at <= bindparam("now")
+)
+"""Awards that have ended pay for nothing, and are named where none is left."""
 _awards_with_available = (
     select(_awards.c.id, _awards.c.start_at, _awards.c.end_at, _ledger_accounts.c.balance)
     .join(_ledger_accounts, _ledger_accounts.c.id == "available:" + _awards.c.id)
     .where(_awards.c.project_id == bindparam("project_id"))
+    .where((_awards.c.state == AwardState.ACTIVE.value) | _over)
 )
 
 
-def _payers(connection: Connection, project: ProjectFacts) -> list[Payer]:
-    rows = connection.execute(_awards_with_available, {"project_id": project.id})
+def _payers(connection: Connection, project: ProjectFacts, now: datetime) -> list[Payer]:
+    rows = connection.execute(_awards_with_available, {"project_id": project.id, "now": now})
     return [Payer(row.id, row.start_at, row.end_at, row.balance) for row in rows]
 
 
