@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 from sqlmodel import Session, col, select
 
+from quotas.holds import CONTRACT
 from quotas.ledger import GENESIS, Movement, account_id, link_hash
 from quotas.models import BELOW_ZERO_KINDS, Account, Award, ChainHead, Hold, Transfer
+from quotas.programme_faults import broken_programmes
 
 
 def broken(session: Session) -> Iterator[str]:
@@ -18,15 +20,14 @@ def broken(session: Session) -> Iterator[str]:
     yield from _broken_balances(session, derived)
     yield from _broken_holds(session, drawn)
     yield from _broken_awards(session, derived, given)
+    yield from broken_programmes(session)
 
 
 GIVING = ("award", "supplement", "transfer", "reclaim", "expire")
 """Kinds of transfers that change what an award has altogether; all others move it between its own accounts."""
 
 
-def _broken_chain(
-    session: Session, derived: Counter[str], drawn: Counter[str], given: Counter[str]
-) -> Iterator[str]:
+def _broken_chain(session: Session, derived: Counter[str], drawn: Counter[str], given: Counter[str]) -> Iterator[str]:
     sequence, previous_hash = 0, GENESIS
     for row in session.exec(select(Transfer).order_by(col(Transfer.sequence)).execution_options(yield_per=1000)):
         sequence += 1
@@ -39,8 +40,8 @@ def _broken_chain(
         previous_hash = row.hash
         derived[row.debit_id] -= row.amount
         derived[row.credit_id] += row.amount
-        if row.kind in ("settle", "release"):
-            drawn[row.reference_id] += row.amount
+        if row.kind.removeprefix(CONTRACT) in ("settle", "release"):
+            drawn[_side(row.kind, row.reference_id)] += row.amount
         if row.kind in GIVING:
             given[row.credit_id] += row.amount
             given[row.debit_id] -= row.amount
@@ -63,13 +64,23 @@ def _broken_holds(session: Session, drawn: Counter[str]) -> Iterator[str]:
         held[account_id("held", hold.award_id)] += hold.remaining
         if hold.amount - hold.remaining != drawn[hold.id]:
             yield f"hold {hold.id}: {hold.amount - hold.remaining} were drawn, its transfers say {drawn[hold.id]}"
+        if hold.contract_amount is not None and hold.contract_remaining is not None:
+            held[f"held:{hold.contract_id}"] += hold.contract_remaining
+            used, said = hold.contract_amount - hold.contract_remaining, drawn[CONTRACT + hold.id]
+            if used != said:
+                yield f"hold {hold.id}: {used} were drawn of its contract, its transfers say {said}"
     for account in session.exec(select(Account).where(col(Account.kind) == "held")):
         if account.balance != held[account.id]:
             yield f"account {account.id}: balance {account.balance}, its holds have {held[account.id]} left"
 
 
+def _side(kind: str, job_id: str) -> str:
+    return CONTRACT + job_id if kind.startswith(CONTRACT) else job_id
+
+
 def _broken_awards(session: Session, derived: Counter[str], given: Counter[str]) -> Iterator[str]:
-    granted = dict(session.exec(select(Transfer.reference_id, Transfer.amount).where(col(Transfer.kind) == "award")).all())
+    wanted = select(Transfer.reference_id, Transfer.amount).where(col(Transfer.kind) == "award")
+    granted = dict(session.exec(wanted).all())
     for award in session.exec(select(Award)):
         total = sum(derived[account_id(kind, award.id)] for kind in ("available", "held", "consumed", "overrun"))
         flows = given[account_id("available", award.id)]

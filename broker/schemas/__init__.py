@@ -45,6 +45,8 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
+from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import (
     LinkEndIn,
@@ -65,8 +67,18 @@ from broker.schemas.people import (
     TokenOut,
     TokenSecretOut,
 )
-from broker.schemas.programmes import BudgetIn, BudgetOut, ProgrammeIn, ProgrammeOut, SharesIn, SharesOut
+from broker.schemas.programmes import (
+    BudgetIn,
+    BudgetOut,
+    PolicyChange,
+    PolicyPlanOut,
+    ProgrammeIn,
+    ProgrammeOut,
+    SharesIn,
+    SharesOut,
+)
 from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
+from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
@@ -85,10 +97,18 @@ __all__ = [
     "AwardIn",
     "AwardOut",
     "BudgetIn",
+    "BudgetLeftOut",
     "BudgetOut",
+    "CanAwardOut",
+    "CapacityLeftOut",
+    "CeilingIn",
+    "CeilingOut",
     "ClassHours",
     "CommentIn",
     "Confidentiality",
+    "ContractIn",
+    "ContractOut",
+    "ContractReturnIn",
     "Credits",
     "Day",
     "Digest",
@@ -128,6 +148,8 @@ __all__ = [
     "PersonIn",
     "PersonOut",
     "PlanOut",
+    "PolicyChange",
+    "PolicyPlanOut",
     "Problem",
     "ProgrammeIn",
     "ProgrammeOut",
@@ -135,6 +157,7 @@ __all__ = [
     "ProjectOut",
     "QuotaOut",
     "ReasonIn",
+    "RefusalOut",
     "Role",
     "RowFault",
     "Schema",
@@ -153,4 +176,5 @@ __all__ = [
     "TokenSecretOut",
     "TransferIn",
     "UsageOut",
+    "WhyOut",
 ]
