@@ -142,6 +142,7 @@ def close(session: Session, caller: Caller, award: Award, body: OutcomeIn, at: d
     outcome = Outcome(**fields)
     ended = award.end_at <= at or AwardState(award.state) in (AwardState.EXPIRING, AwardState.CLOSED)
     if ended:
+        advance_one(session, award.id, at)
         award_changes.answer_late(session, award.id, outcome, actor(caller), at)
         return None
     change = award_changes.ask_closure(session, award.id, outcome, body.reason, actor(caller), at)
