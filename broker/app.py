@@ -29,7 +29,7 @@ from broker.api import (
 from broker.bootstrap import Services
 from broker.document import describe
 from broker.errors import KNOWN, status_of
-from broker.schemas import Problem
+from broker.schemas import Problem, RowFault
 
 PARTS = (
     *(jobs, people, organisations, projects, programmes, can_award, awards),
@@ -101,7 +101,9 @@ async def health() -> dict[str, str]:
     return {"status": "ok", "version": version("idf-compute")}
 
 
-def problem(status: int, code: str, detail: str, remedy: str | None = None) -> JSONResponse:
+def problem(
+    status: int, code: str, detail: str, remedy: str | None = None, rows: list[RowFault] | None = None
+) -> JSONResponse:
     """Answer with problem details."""
     body = Problem(
         type=f"urn:idf-compute:problem:{code}",
@@ -110,15 +112,18 @@ def problem(status: int, code: str, detail: str, remedy: str | None = None) -> J
         code=code,
         detail=detail,
         remedy=remedy,
+        rows=rows,
     )
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
+    return JSONResponse(
+        body.model_dump(exclude=None if rows else {"rows"}), status, headers, media_type="application/problem+json"
+    )
 
 
 async def _known(_request: Request, error: Exception) -> Response:
     code: str = getattr(error, "code", "refused")
     detail: str = getattr(error, "detail", None) or str(error)
-    return problem(status_of(error), code, detail, getattr(error, "remedy", None))
+    return problem(status_of(error), code, detail, getattr(error, "remedy", None), getattr(error, "rows", None))
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -21,6 +21,8 @@ from broker.placement import Placement, SiteFacts, none_left, options
 from broker.queues import queue_guards
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
 from quotas.amounts import hours_text
+from quotas.award_life import AwardState
+from quotas.award_notices import notices_of
 from quotas.ceilings import Limit, Scope, limits_of, reached
 from quotas.charging import Rule, rule_for, rules_in_force, sum_lines
 from quotas.contracts import Capacity, CapacityNeed, capacities, choose_contract, contract_too_small
@@ -55,6 +57,8 @@ class ProjectFacts:
     programme_name: str
     confidentiality: str
     default_time_limit_s: int
+    expiring_days: int
+    export_days: int
     free_hours_first: bool
 
 
@@ -104,7 +108,7 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     rules = rules_in_force(connection, now)
     sites = _sites(connection, project.id, wanted.site, rules)
     placements, refusals = options(timed, project.confidentiality, sites, known)
-    payers = _payers(connection, project)
+    payers = _payers(connection, project, now)
     reasons: list[BrokerError | QuotaError] = [*refusals]
     for placement in placements:
         pay = _payment_need(placement, project, time_limit_s, now)
@@ -125,7 +129,7 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
             need=pay,
             contract_credits=need.credits_at(contract.weight_thousandths),
             limits=_limits(connection, project, payer, placement),
-            notices=(*notices, *placement.sized.notices),
+            notices=(*notices, *placement.sized.notices, *_end_notices(payer, project, now)),
         )
         _check_size(decided)
         return decided
@@ -193,7 +197,10 @@ _mine = (
         _projects.c.programme_id,
         _programmes.c.name.label("programme_name"),
         _projects.c.confidentiality,
-        _programmes.c.policy["default_time_limit_s"].as_integer().label("default_time_limit_s"),
+        *(
+            _programmes.c.policy[name].as_integer().label(name)
+            for name in ("default_time_limit_s", "expiring_days", "export_days")
+        ),
         _programmes.c.policy["free_hours_first"].as_boolean().label("free_hours_first"),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
@@ -212,7 +219,7 @@ def _project(connection: Connection, caller: Caller, name: str | None, now: date
         raise _no_project(connection, caller, name, now)
     if len(rows) > 1:
         raise PlacementRefused("you belong to several projects", "--project with one of `idf-compute project list`")
-    return ProjectFacts(*rows[0])
+    return ProjectFacts(**rows[0]._mapping)
 
 
 def _no_project(connection: Connection, caller: Caller, name: str | None, now: datetime) -> NotAllowed | NotFound:
@@ -236,6 +243,12 @@ def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, .
         return -(-wanted.time_limit_s // 60) * 60, ()
     limit_s = -(-project.default_time_limit_s // 60) * 60
     return limit_s, (f"no time limit was given: the programme's default of {limit_s // 60} min applies (--time)",)
+
+
+def _end_notices(payer: Payer, project: ProjectFacts, now: datetime) -> tuple[str, ...]:
+    """Say that the award which pays ends soon."""
+    said = notices_of(AwardState.ACTIVE, payer.start_at, payer.end_at, project.expiring_days, project.export_days, now)
+    return tuple(f"award {payer.award_id}: {sentence}" for sentence in said)
 
 
 _sites_with_accounts = select(
@@ -272,6 +285,10 @@ def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteF
     return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
 
 
+_over = (_awards.c.state.in_([AwardState.EXPIRING.value, AwardState.CLOSED.value])) & (
+    _awards.c.end_at <= bindparam("now")
+)
+"""Awards that have ended pay for nothing, and are named where none is left."""
 _available_account, _held_account, _consumed_account = (_ledger_accounts.alias(f"of_{n}") for n in ("a", "h", "c"))
 _awards_with_balances = (
     select(
@@ -286,11 +303,13 @@ _awards_with_balances = (
     .join(_held_account, _held_account.c.id == "held:" + _awards.c.id)
     .join(_consumed_account, _consumed_account.c.id == "consumed:" + _awards.c.id)
     .where(_awards.c.project_id == bindparam("project_id"))
+    .where((_awards.c.state == AwardState.ACTIVE.value) | _over)
 )
 
 
-def _payers(connection: Connection, project: ProjectFacts) -> list[Payer]:
-    return [Payer(*row) for row in connection.execute(_awards_with_balances, {"project_id": project.id})]
+def _payers(connection: Connection, project: ProjectFacts, now: datetime) -> list[Payer]:
+    rows = connection.execute(_awards_with_balances, {"project_id": project.id, "now": now})
+    return [Payer(*row) for row in rows]
 
 
 def plan_out(decided: Plan) -> PlanOut:
@@ -357,7 +376,7 @@ def _available(services: Services, owner_id: str) -> int:
 
 def _payer_now(services: Services, decided: Plan) -> Payer:
     with services.database.rows() as connection:
-        payers = _payers(connection, decided.project)
+        payers = _payers(connection, decided.project, utcnow())
     return next(payer for payer in payers if payer.award_id == decided.payer.award_id)
 
 

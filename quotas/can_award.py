@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Table, func, select
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
-from quotas.amounts import CREDITS_PER_HOUR, day_start, hours_text, period
+from quotas.amounts import CREDITS_PER_HOUR, hours_text, period
+from quotas.awards import projects_begun_in
 from quotas.balances import balances_of
 from quotas.errors import NoBudget, PolicyRefused
 from quotas.models import Account, Award, Contract, Programme, ProgrammeBudget
@@ -121,28 +122,15 @@ def can_award(session: Session, wanted: Wanted) -> CanAward:
     return answer
 
 
-def projects_begun(session: Session, programme_id: str, year: int, without_project_id: str | None = None) -> int:
-    """Count the projects that have an award of a programme which begins in a calendar year (Paris)."""
-    wanted = select_rows(func.count(func.distinct(Award.project_id))).where(
-        Award.programme_id == programme_id,
-        col(Award.awarded_credits).is_not(None),
-        col(Award.start_at) >= day_start(date(year, 1, 1)),
-        col(Award.start_at) < day_start(date(year + 1, 1, 1)),
-    )
-    if without_project_id is not None:
-        wanted = wanted.where(Award.project_id != without_project_id)
-    return session.exec(wanted).one()
-
-
 def _policy_refusal(session: Session, wanted: Wanted) -> Refusal | None:
     if wanted.programme is None:
         return None
     policy = policy_of(wanted.programme)
     confidentiality, nature = wanted.data_class or (policy.confidentialities[0], policy.natures[0])
     asked = AwardAsked(wanted.credits, wanted.start_on, wanted.end_on, confidentiality, nature)
-    begun = projects_begun(session, wanted.programme.id, wanted.start_on.year, wanted.project_id)
+    begun = projects_begun_in(session, wanted.programme.id, wanted.start_on.year) - {wanted.project_id}
     try:
-        refusals(policy, asked, begun)
+        refusals(policy, asked, len(begun))
     except PolicyRefused as refusal:
         return Refusal("policy", refusal.detail, refusal.remedy or "")
     return None

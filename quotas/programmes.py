@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, func, insert, select
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
 from quotas.amounts import PARIS, day_start, hours_text
+from quotas.award_life import AwardState
 from quotas.errors import BudgetOverlaps, NoBudget, ProgrammeTooSmall, QuotaError, SharesRefused
 from quotas.ledger import TREASURY, Movement, Posting, account_id, open_account, post
 from quotas.models import (
@@ -232,45 +233,76 @@ def grant_award(
     start_at: datetime,
     end_at: datetime,
 ) -> Award:
-    """Grant an award out of a programme's budget.
+    """Grant an award that nobody reviews, out of a programme's budget; people's requests go through quotas.awards.
 
     Raises:
         NoBudget: no budget of the programme covers the day on which it begins.
         ProgrammeTooSmall: that budget has fewer unawarded credits.
     """
-    budget = budget_for(session, programme.id, start_at)
+    now = utcnow()
     award = Award(
         id=new_id("awd"),
         project_id=project_id,
         programme_id=programme.id,
+        budget_id=budget_for(session, programme.id, start_at).id,
+        state=AwardState.ACTIVE.value,
+        requested_credits=amount_credits,
+        proposed_credits=amount_credits,
         awarded_credits=amount_credits,
         start_at=start_at,
         end_at=end_at,
-        created_at=utcnow(),
+        requested_at=now,
+        granted_at=now,
+        created_at=now,
     )
     session.add(award)
-    for kind in ("available", "held", "consumed", "overrun"):
-        open_account(session, kind, award.id)
-    source = account_id("programme", budget.id)
+    fund_award(session, award, programme)
+    return award
+
+
+def fund_award(session: Session, award: Award, programme: Programme) -> None:
+    """Open an award's accounts and move what is proposed for it out of its budget, in one posting.
+
+    Raises:
+        ProgrammeTooSmall: the budget has fewer unawarded credits; says how many.
+    """
+    session.flush()
+    open_award_accounts(session, [award.id])
+    draw_from_budget(session, award, programme, award_movement(award))
+
+
+def open_award_accounts(session: Session, award_ids: Sequence[str]) -> None:
+    """Open the four empty accounts of each award."""
+    kinds = ("available", "held", "consumed", "overrun")
+    rows = [
+        {"id": account_id(kind, id_), "kind": kind, "owner_id": id_, "unit": "credit", "balance": 0}
+        for id_ in award_ids
+        for kind in kinds
+    ]
+    session.execute(insert(Account), rows)
+
+
+def award_movement(award: Award) -> Movement:
+    """Return the movement that grants an award what is proposed for it."""
+    source, target = account_id("programme", award.budget_id), account_id("available", award.id)
+    return Movement(f"award/{award.id}", "award", source, target, award.proposed_credits, award.id)
+
+
+def draw_from_budget(session: Session, award: Award, programme: Programme, movement: Movement) -> None:
+    """Move credits from the budget of an award to the award.
+
+    Raises:
+        ProgrammeTooSmall: the budget has fewer unawarded credits; says how many.
+    """
     try:
-        _move(
-            session,
-            f"award/{award.id}",
-            "award",
-            source,
-            account_id("available", award.id),
-            amount_credits,
-            award.id,
-        )
+        _post(session, movement)
     except ProgrammeTooSmall:
-        left = unawarded_credits(session, budget.id)
+        left = unawarded_credits(session, award.budget_id)
         raise ProgrammeTooSmall(
             f"programme {programme.name} has {hours_text(left)} left to award, "
-            f"{hours_text(amount_credits)} were asked for",
+            f"{hours_text(movement.amount)} were asked for",
             remedy=f"award at most {hours_text(left)}",
         ) from None
-    session.flush()
-    return award
 
 
 def set_weight(session: Session, name: str, weight_thousandths: int, valid_from: datetime) -> GpuClass:
@@ -332,8 +364,11 @@ def _fund(session: Session, id_: str, budget_id: str, amount_credits: int) -> No
 
 
 def _move(session: Session, id_: str, kind: str, debit_id: str, credit_id: str, amount: int, reference_id: str) -> None:
+    _post(session, Movement(id_, kind, debit_id, credit_id, amount, reference_id))
+
+
+def _post(session: Session, movement: Movement) -> None:
     session.flush()
-    movement = Movement(id_, kind, debit_id, credit_id, amount, reference_id)
     outcome = post(session.connection(), [Posting(movements=(movement,))], utcnow())[0]
     if isinstance(outcome, QuotaError):
         raise outcome

@@ -1,6 +1,6 @@
 """The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
-from quotas.models.awards import Award
+from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
 from quotas.models.ceilings import Ceiling
 from quotas.models.charging import ChargingRule
 from quotas.models.contracts import Contract
@@ -12,7 +12,11 @@ __all__ = [
     "BELOW_ZERO_KINDS",
     "DETAILS_MAX",
     "Account",
+    "Approval",
     "Award",
+    "AwardChange",
+    "AwardEvent",
+    "AwardOutcome",
     "Ceiling",
     "ChainHead",
     "ChargingRule",

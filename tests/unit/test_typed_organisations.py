@@ -1,32 +1,17 @@
 """What managers and leads type about organisations and projects, from the command line to the real service."""
 
-import json
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-import uvicorn
+from typed_commands import Type, in_json, typing_at
 from world import World, world
 
-from broker.app import create_app
 from quotas.amounts import PARIS
 from storage.tables import utcnow
 
 TODAY = utcnow().astimezone(PARIS).date()
-
-
-class Typed(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Type = Callable[..., Typed]
 
 
 @pytest.fixture
@@ -41,35 +26,8 @@ def region(sqlite_template: Path, tmp_path: Path) -> Iterator[World]:
 def typed(
     region: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Type]:
-    """Type a command as a person of the region, at a service that listens on loopback."""
-    from cli import config, dispatch
-
-    for name in [name for name in os.environ if name.startswith("IDF_COMPUTE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("IDF_COMPUTE_CONFIG", str(tmp_path / "config.toml"))
-    server = uvicorn.Server(uvicorn.Config(create_app(region.services), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 20
-    while not server.started:
-        assert time.monotonic() < until, "the service did not start"
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-
-    def run(person: str, *words: str) -> Typed:
-        config.save(config.Config(url=f"http://127.0.0.1:{port}", token=region.tokens[person]))
-        capfd.readouterr()
-        code = dispatch.run(list(words))
-        return Typed(int(code), *capfd.readouterr())
-
-    yield run
-    server.should_exit = True
-    thread.join(20)
-
-
-def in_json(ran: Typed) -> Any:
-    assert ran.code == 0, ran.err
-    return json.loads(ran.out)
+    with typing_at(region, tmp_path, monkeypatch, capfd) as run:
+        yield run
 
 
 def test_an_organisation_from_nothing_to_its_undertaking(typed: Type) -> None:
