@@ -2,6 +2,7 @@
 
 from broker.models.answers import ANSWERS_KEPT_FOR, Idempotency
 from broker.models.jobs import Job, JobEvent, JobPayload
+from broker.models.notices import Notice
 from broker.models.organisations import Membership, Organisation, Project
 from broker.models.people import ApiToken, Person
 from broker.models.sites import ProjectAccount, Site
@@ -14,6 +15,7 @@ __all__ = [
     "JobEvent",
     "JobPayload",
     "Membership",
+    "Notice",
     "Organisation",
     "Person",
     "Project",
