@@ -59,8 +59,9 @@ def tell(session: Session, event: str, person_ids: Iterable[str], subject: str, 
 
 def insert_if_new(session: Session, table: Table, *unique: str) -> postgresql.Insert | sqlite.Insert:
     """Return an insert that leaves alone what stands already under these unique columns."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing(index_elements=list(unique))
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)
+    return sqlite.insert(table).on_conflict_do_nothing(index_elements=unique)
 
 
 def send_due(services: Services) -> int:
@@ -87,6 +88,15 @@ def send_again(session: Session, ids: Iterable[str] | None = None) -> int:
         again = again.where(col(Notice.id).in_(list(ids)))
     done = session.exec(again.values(failed_at=None, tries=0, next_try_at=utcnow()))
     return int(done.rowcount)
+
+
+def newest(session: Session, *, failed: bool, count_max: int) -> list[tuple[Notice, str]]:
+    """Return the newest notices, all or the failed ones, each with its addressee's name."""
+    wanted = select(Notice, Person.name).outerjoin(Person, col(Person.id) == col(Notice.person_id))
+    if failed:
+        wanted = wanted.where(col(Notice.failed_at).is_not(None))
+    rows = session.exec(wanted.order_by(col(Notice.created_at).desc(), col(Notice.id).desc()).limit(count_max))
+    return [(notice, name or str(notice.address)) for notice, name in rows]
 
 
 def _next(database: Database) -> tuple[str, Letter] | None:
