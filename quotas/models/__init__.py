@@ -1,8 +1,24 @@
 """The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
-from quotas.models.awards import Award
+from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
 from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
-from quotas.models.programmes import Programme
+from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass
 
-__all__ = ["BELOW_ZERO_KINDS", "Account", "Award", "ChainHead", "GpuClass", "Hold", "Programme", "Transfer"]
+__all__ = [
+    "BELOW_ZERO_KINDS",
+    "Account",
+    "Approval",
+    "Award",
+    "AwardChange",
+    "AwardEvent",
+    "AwardOutcome",
+    "ChainHead",
+    "FundingShare",
+    "GpuClass",
+    "Hold",
+    "Programme",
+    "ProgrammeBudget",
+    "ProgrammePolicyVersion",
+    "Transfer",
+]
