@@ -135,7 +135,7 @@ def _letter(session: Session, notice: Notice) -> Letter:
 
 def mail_address(session: Session, person_id: str) -> str | None:
     """Return a person's mail address, None where none is known."""
-    return getattr(session.get_one(Person, person_id), "email", None)
+    return session.get_one(Person, person_id).email
 
 
 def _send(services: Services, id_: str, letter: Letter) -> int:

@@ -13,6 +13,8 @@ QuotaError
 ├── BudgetOverlaps       two budgets of one programme would cover the same day
 ├── SharesRefused        funding shares that do not make a whole, or begin in the past
 ├── GpuClassUnknown      no weight is known for the class at that time
+├── ReclaimUnknown       no reclaim is announced for the award, or it is over
+├── ReclaimDecided       the justification of a reclaim cannot be given or decided on (any more)
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 └── TransferReused       one transfer id for two different movements
 """
@@ -107,3 +109,15 @@ class TransferReused(QuotaError):
     """A transfer id came back with another movement behind it."""
 
     code = "transfer-reused"
+
+
+class ReclaimUnknown(QuotaError):
+    """No reclaim is announced for the award, or it is over."""
+
+    code = "reclaim-unknown"
+
+
+class ReclaimDecided(QuotaError):
+    """The justification of a reclaim cannot be given or decided on as things stand."""
+
+    code = "reclaim-decided"

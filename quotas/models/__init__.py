@@ -4,6 +4,7 @@ from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, Award
 from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass
+from quotas.models.reclaims import ReclaimNotice
 
 __all__ = [
     "BELOW_ZERO_KINDS",
@@ -20,5 +21,6 @@ __all__ = [
     "Programme",
     "ProgrammeBudget",
     "ProgrammePolicyVersion",
+    "ReclaimNotice",
     "Transfer",
 ]

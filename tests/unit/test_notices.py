@@ -5,15 +5,14 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
-from threading import Event, Timer
+from threading import Timer
 
 import pytest
 from broker_command import BrokerCommand
@@ -98,9 +97,14 @@ def due_now(database: Database) -> None:
 
 def test_one_event_makes_one_letter_to_each_and_goes_with_its_transaction(services: Services, post: Postbox) -> None:
     ines, paul = person(services.database, "ines"), person(services.database, "paul")
-    with pytest.raises(RuntimeError), services.database.write() as session:
-        tell(session, "undone", [ines], "s", "t")
-        raise RuntimeError
+
+    def undone() -> None:
+        with services.database.write() as session:
+            tell(session, "undone", [ines], "s", "t")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        undone()
     for _ in range(2):
         with services.database.write() as session:
             tell(session, "award-spent/a/900", [ines, paul, ines], "90 %\nspent", "text\n")
@@ -217,6 +221,23 @@ def test_real_refusals_and_a_server_that_comes_back(services: Services, mail: Ma
     assert refused.reason == "it answered 550 no such user"
 
 
+@dataclass
+class Killer:
+    """Kills a worker when the server has taken so many letters: at once, before it has answered, or soon after."""
+
+    worker: "subprocess.Popen[bytes]"
+    letters: int
+    after_s: float
+
+    def __call__(self, _letter: EmailMessage) -> None:
+        self.letters -= 1
+        if self.letters == 0 and self.after_s:
+            Timer(self.after_s, self.worker.kill).start()
+        elif self.letters == 0:
+            self.worker.kill()
+            self.worker.wait()
+
+
 @pytest.mark.torture
 def test_a_worker_killed_around_the_sending_loses_no_letter(
     services: Services, mail: MailServer, database_url: str, tmp_path: Path
@@ -229,26 +250,10 @@ def test_a_worker_killed_around_the_sending_loses_no_letter(
     command = [sys.executable, "-c", "from broker.admin import main; main()", "worker"]
     for _ in range(ROUNDS):
         due_now(services.database)
-        reached, left = Event(), chance.randrange(1, 4)
-        until_killed_s = chance.choice((0, 0, 0.005, 0.02))
         worker = subprocess.Popen(command, env={**os.environ, **environment})
-
-        def kill(_: EmailMessage, worker: subprocess.Popen[bytes] = worker, after_s: float = until_killed_s) -> None:
-            nonlocal left
-            left -= 1
-            if left:
-                return
-            if after_s:
-                Timer(after_s, worker.send_signal, [signal.SIGKILL]).start()
-            else:
-                worker.send_signal(signal.SIGKILL)  # before the server has answered
-                worker.wait()
-            reached.set()
-
-        mail.on_letter = kill
+        mail.on_letter = Killer(worker, chance.randrange(1, 4), chance.choice((0, 0, 0.005, 0.02)))
         try:
-            assert reached.wait(60)
-            assert worker.wait(20) == -signal.SIGKILL
+            assert worker.wait(60) == -signal.SIGKILL
         finally:
             worker.kill()
     mail.on_letter = lambda _: None
