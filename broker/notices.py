@@ -42,7 +42,7 @@ def tell(session: Session, event: str, person_ids: Iterable[str], subject: str, 
     rows = [
         {
             "id": new_id("ntc"),
-            "key": f"{event}/{person_id}",
+            "key": _key(event, person_id),
             "person_id": person_id,
             "subject": one_line(subject),
             "text": text,
@@ -55,6 +55,21 @@ def tell(session: Session, event: str, person_ids: Iterable[str], subject: str, 
     if rows:
         session.flush()
         session.execute(insert_if_new(session, _table, "key"), rows)
+
+
+def untold(session: Session, letters: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return those pairs of event and person for which no letter stands yet."""
+    wanted = {_key(event, person_id): (event, person_id) for event, person_id in letters}
+    keys = list(wanted)
+    for start in range(0, len(keys), 500):  # so many parameters are fine on both engines
+        stand = select(Notice.key).where(col(Notice.key).in_(keys[start : start + 500]))
+        for key in session.exec(stand):
+            del wanted[key]
+    return set(wanted.values())
+
+
+def _key(event: str, person_id: str) -> str:
+    return f"{event}/{person_id}"
 
 
 def insert_if_new(session: Session, table: Table, *unique: str) -> postgresql.Insert | sqlite.Insert:

@@ -48,6 +48,7 @@ from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, Pr
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
+from broker.schemas.underuse import ForecastOut, JustificationDecisionIn, JustificationIn, ReclaimOut
 
 __all__ = [
     "ARGUMENT_BYTES_MAX",
@@ -66,6 +67,7 @@ __all__ = [
     "Digest",
     "EnvironmentName",
     "EventOut",
+    "ForecastOut",
     "GpuClassIn",
     "GpuClassName",
     "GpuClassOut",
@@ -75,6 +77,8 @@ __all__ = [
     "JobDetail",
     "JobIn",
     "JobOut",
+    "JustificationDecisionIn",
+    "JustificationIn",
     "Label",
     "LeaveIn",
     "LinkEndIn",
@@ -101,6 +105,7 @@ __all__ = [
     "ProjectIn",
     "ProjectOut",
     "QuotaOut",
+    "ReclaimOut",
     "Role",
     "Schema",
     "SharesIn",

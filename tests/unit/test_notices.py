@@ -244,7 +244,8 @@ def test_a_worker_killed_around_the_sending_loses_no_letter(
 ) -> None:
     """Real workers are killed just before or just after the server has taken a letter, before or after the mark."""
     chance = random.Random(f"{database_url[:6]}{ROUNDS}")
-    write(services.database, *(f"event/{number}" for number in range(12 * ROUNDS)), to=person(services.database, "ines"))
+    ines = person(services.database, "ines")
+    write(services.database, *(f"event/{number}" for number in range(12 * ROUNDS)), to=ines)
     settings = {**mail.settings, "database_url": database_url, "data_dir": tmp_path}
     environment = {f"IDF_BROKER_{name}".upper(): str(value) for name, value in settings.items()}
     command = [sys.executable, "-c", "from broker.admin import main; main()", "worker"]

@@ -1,0 +1,177 @@
+"""Forecasts of awards, and the reclaim of what lies unused: announced, justified, decided."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from sqlmodel import Session, col, select
+
+from broker.api.edge import ANYBODY, At, Edge, GuardedRoute, allow
+from broker.api.pages import Cursor, Limit, after, page
+from broker.auth import may_see, project_ids, project_role, readable_project
+from broker.errors import NotAllowed
+from broker.models import Person, Project
+from broker.names import named
+from broker.schemas import (
+    ForecastOut,
+    JustificationDecisionIn,
+    JustificationIn,
+    Page,
+    ReclaimOut,
+    Slug,
+)
+from broker.underuse import tell_decided, tell_justified
+from quotas.award_life import AwardState
+from quotas.awards import Actor
+from quotas.balances import NOTHING, balances_of
+from quotas.errors import AwardUnknown
+from quotas.models import Award, Programme, ReclaimNotice
+from quotas.outlook import forecasts_of
+from quotas.reclaims import decide, justify
+from storage.tables import utcnow
+
+router = APIRouter(route_class=GuardedRoute, tags=["awarding"])
+OfProject = Annotated[Slug | None, Query()]
+
+
+@router.get("/forecasts", openapi_extra=allow(*ANYBODY))
+def list_forecasts(
+    at: At,
+    project: OfProject = None,
+    programme: OfProject = None,
+    at_risk: Annotated[
+        bool, Query(description="Only awards that somebody should look at; a page may be short")
+    ] = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[ForecastOut]:
+    """Tell what becomes of the granted awards that have not ended, oldest first."""
+    with at.read() as session:
+        wanted = select(Award).where(col(Award.state) == AwardState.ACTIVE.value, col(Award.end_at) > utcnow())
+        wanted = _restricted(session, at, wanted, project)
+        if programme is not None:
+            wanted = wanted.where(col(Award.programme_id) == named(session, Programme, programme).id)
+        rows = session.scalars(after(wanted, col(Award.id), cursor, limit)).all()
+        # A page is cut before those at risk are picked, so that its cursor is right.
+        shown = page(forecasts_out(session, rows), limit, "award")
+        if at_risk:
+            shown.items = [item for item in shown.items if item.risks]
+        return shown
+
+
+@router.get("/reclaims", openapi_extra=allow(*ANYBODY))
+def list_reclaims(
+    at: At,
+    project: OfProject = None,
+    due: Annotated[bool, Query(description="Only those that are still to come")] = False,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[ReclaimOut]:
+    """List what was announced to go back, oldest first."""
+    with at.read() as session:
+        wanted = select(ReclaimNotice).join(Award, col(Award.id) == col(ReclaimNotice.award_id))
+        wanted = _restricted(session, at, wanted, project)
+        if due:
+            wanted = wanted.where(col(ReclaimNotice.ended_at).is_(None))
+        rows = session.scalars(after(wanted, col(ReclaimNotice.id), cursor, limit)).all()
+        return page(_reclaims_out(session, rows), limit, "id")
+
+
+@router.post("/awards/{award_id}/justification", response_model=ReclaimOut, openapi_extra=allow("engineer"))
+def justify_award(award_id: str, body: JustificationIn, at: At) -> Response:
+    """Say, as a lead, why an award that lies unused must keep its credits; a manager decides."""
+
+    def allowed(session: Session) -> None:
+        award = session.get(Award, award_id)
+        if award is None or not may_see(session, at.caller, award.project_id):
+            raise AwardUnknown(f"no award {award_id} of yours", "`idf-compute award list` shows them")
+        if project_role(session, at.caller, award.project_id) != "lead":
+            raise NotAllowed("a lead of the project justifies it", "ask a lead of the project")
+
+    def act(session: Session) -> ReclaimOut:
+        notice = justify(session, award_id, body.text, _actor(at), utcnow())
+        tell_justified(session, notice)
+        return _reclaims_out(session, [notice])[0]
+
+    with at.read() as session:
+        allowed(session)
+    return at.once(body, act, status=200)
+
+
+@router.post("/awards/{award_id}/justification/accept", response_model=ReclaimOut, openapi_extra=allow("manager"))
+def accept_justification(award_id: str, body: JustificationDecisionIn, at: At) -> Response:
+    """Accept why an award lies unused: everything stays with it."""
+    return _decide(award_id, body, at, accepted=True)
+
+
+@router.post("/awards/{award_id}/justification/refuse", response_model=ReclaimOut, openapi_extra=allow("manager"))
+def refuse_justification(award_id: str, body: JustificationDecisionIn, at: At) -> Response:
+    """Refuse why an award lies unused: the reclaim takes its course."""
+    return _decide(award_id, body, at, accepted=False)
+
+
+def forecasts_out(session: Session, awards: Sequence[Award]) -> list[ForecastOut]:
+    """Show what becomes of awards."""
+    forecasts = forecasts_of(session, awards, utcnow())
+    balances = balances_of(session, [award.id for award in awards])
+    projects = _names(session, Project, {award.project_id for award in awards})
+    programmes = _names(session, Programme, {award.programme_id for award in awards})
+    return [
+        ForecastOut(
+            award=award.id,
+            project=projects[award.project_id],
+            programme=programmes[award.programme_id],
+            start_at=award.start_at,
+            end_at=award.end_at,
+            total_credits=balances.get(award.id, NOTHING).total,
+            available_credits=balances.get(award.id, NOTHING).available,
+            held_credits=balances.get(award.id, NOTHING).held,
+            consumed_credits=balances.get(award.id, NOTHING).consumed,
+            **asdict(forecasts[award.id]),
+        )
+        for award in awards
+    ]
+
+
+def _decide(award_id: str, body: JustificationDecisionIn, at: Edge, *, accepted: bool) -> Response:
+    def act(session: Session) -> ReclaimOut:
+        now = utcnow()
+        notice = decide(session, award_id, body.reason, _actor(at), now, accepted=accepted)
+        tell_decided(session, notice, now)
+        return _reclaims_out(session, [notice])[0]
+
+    return at.once(body, act, status=200)
+
+
+def _restricted(session: Session, at: Edge, wanted: Any, project: str | None) -> Any:
+    """Restrict a query over awards to one project, or to those that the caller may see."""
+    own = project_ids(session, at.caller)
+    if project is not None:
+        own = [readable_project(session, at.caller, project).id]
+    return wanted if own is None else wanted.where(col(Award.project_id).in_(own))
+
+
+def _actor(at: Edge) -> Actor:
+    return Actor(at.caller.person_id, is_manager="manager" in at.caller.roles)
+
+
+def _reclaims_out(session: Session, notices: Sequence[ReclaimNotice]) -> list[ReclaimOut]:
+    awards = select(Award.id, Award.project_id).where(col(Award.id).in_({n.award_id for n in notices}))
+    project_of = dict(session.exec(awards).all())
+    projects = _names(session, Project, project_of.values())
+    people = _names(session, Person, {id_ for n in notices for id_ in (n.justified_by, n.decided_by) if id_})
+    return [
+        ReclaimOut(
+            **notice.model_dump(exclude={"award_id", "justified_by", "decided_by"}),
+            award=notice.award_id,
+            project=projects[project_of[notice.award_id]],
+            justified_by=people.get(notice.justified_by or ""),
+            decided_by=people.get(notice.decided_by or ""),
+        )
+        for notice in notices
+    ]
+
+
+def _names(session: Session, model: type[Project | Programme | Person], ids: Iterable[str]) -> dict[str, str]:
+    return dict(session.exec(select(model.id, model.name).where(col(model.id).in_(set(ids)))).all())
