@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from cli import underuse
 from cli.client import connect
 from cli.options import Json, Project, projects_known
 from cli.output import Column, as_json, listed, one_line, say
@@ -12,6 +13,7 @@ from cli.units import credits_of_hours, day, first_day, hours_text, last_day
 app = typer.Typer()
 award = typer.Typer()
 app.add_typer(award, name="award", help="Awards of GPU-hours to projects.")
+award.add_typer(underuse.award)
 
 
 @award.command("grant")

@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 from broker.api.edge import ANYBODY, At, GuardedRoute, allow
 from broker.api.pages import Cursor, Limit, after, page
 from broker.auth import project_ids, readable_project
+from broker.forecasts import forecasts_out, running_or_to_come
 from broker.models import Project
 from broker.names import named
 from broker.schemas import (
@@ -67,7 +68,9 @@ def quota(at: At, project: Annotated[Slug | None, Query()] = None) -> QuotaOut:
             own = [readable_project(session, at.caller, project).id]
         if own is not None:
             wanted = wanted.where(col(Award.project_id).in_(own))
-        return QuotaOut(awards=_awards_out(session, session.exec(wanted).all()))
+        found = session.exec(wanted).all()
+        going_on = session.exec(wanted.where(running_or_to_come(utcnow()))).all()
+        return QuotaOut(awards=_awards_out(session, found), forecasts=forecasts_out(session, going_on))
 
 
 def _awards_out(session: Session, awards: Any) -> list[AwardOut]:

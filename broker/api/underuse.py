@@ -1,7 +1,6 @@
 """Forecasts of awards, and the reclaim of what lies unused: announced, justified, decided."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -11,6 +10,7 @@ from broker.api.edge import ANYBODY, At, Edge, GuardedRoute, allow
 from broker.api.pages import Cursor, Limit, after, page
 from broker.auth import may_see, project_ids, project_role, readable_project
 from broker.errors import NotAllowed
+from broker.forecasts import forecasts_out, names_of, running_or_to_come
 from broker.models import Person, Project
 from broker.names import named
 from broker.schemas import (
@@ -22,12 +22,9 @@ from broker.schemas import (
     Slug,
 )
 from broker.underuse import tell_decided, tell_justified
-from quotas.award_life import AwardState
 from quotas.awards import Actor
-from quotas.balances import NOTHING, balances_of
 from quotas.errors import AwardUnknown
 from quotas.models import Award, Programme, ReclaimNotice
-from quotas.outlook import forecasts_of
 from quotas.reclaims import decide, justify
 from storage.tables import utcnow
 
@@ -48,8 +45,7 @@ def list_forecasts(
 ) -> Page[ForecastOut]:
     """Tell what becomes of the granted awards that have not ended, oldest first."""
     with at.read() as session:
-        wanted = select(Award).where(col(Award.state) == AwardState.ACTIVE.value, col(Award.end_at) > utcnow())
-        wanted = _restricted(session, at, wanted, project)
+        wanted = _restricted(session, at, select(Award).where(running_or_to_come(utcnow())), project)
         if programme is not None:
             wanted = wanted.where(col(Award.programme_id) == named(session, Programme, programme).id)
         rows = session.scalars(after(wanted, col(Award.id), cursor, limit)).all()
@@ -111,29 +107,6 @@ def refuse_justification(award_id: str, body: JustificationDecisionIn, at: At) -
     return _decide(award_id, body, at, accepted=False)
 
 
-def forecasts_out(session: Session, awards: Sequence[Award]) -> list[ForecastOut]:
-    """Show what becomes of awards."""
-    forecasts = forecasts_of(session, awards, utcnow())
-    balances = balances_of(session, [award.id for award in awards])
-    projects = _names(session, Project, {award.project_id for award in awards})
-    programmes = _names(session, Programme, {award.programme_id for award in awards})
-    return [
-        ForecastOut(
-            award=award.id,
-            project=projects[award.project_id],
-            programme=programmes[award.programme_id],
-            start_at=award.start_at,
-            end_at=award.end_at,
-            total_credits=balances.get(award.id, NOTHING).total,
-            available_credits=balances.get(award.id, NOTHING).available,
-            held_credits=balances.get(award.id, NOTHING).held,
-            consumed_credits=balances.get(award.id, NOTHING).consumed,
-            **asdict(forecasts[award.id]),
-        )
-        for award in awards
-    ]
-
-
 def _decide(award_id: str, body: JustificationDecisionIn, at: Edge, *, accepted: bool) -> Response:
     def act(session: Session) -> ReclaimOut:
         now = utcnow()
@@ -159,8 +132,8 @@ def _actor(at: Edge) -> Actor:
 def _reclaims_out(session: Session, notices: Sequence[ReclaimNotice]) -> list[ReclaimOut]:
     awards = select(Award.id, Award.project_id).where(col(Award.id).in_({n.award_id for n in notices}))
     project_of = dict(session.exec(awards).all())
-    projects = _names(session, Project, project_of.values())
-    people = _names(session, Person, {id_ for n in notices for id_ in (n.justified_by, n.decided_by) if id_})
+    projects = names_of(session, Project, project_of.values())
+    people = names_of(session, Person, {id_ for n in notices for id_ in (n.justified_by, n.decided_by) if id_})
     return [
         ReclaimOut(
             **notice.model_dump(exclude={"award_id", "justified_by", "decided_by"}),
@@ -171,7 +144,3 @@ def _reclaims_out(session: Session, notices: Sequence[ReclaimNotice]) -> list[Re
         )
         for notice in notices
     ]
-
-
-def _names(session: Session, model: type[Project | Programme | Person], ids: Iterable[str]) -> dict[str, str]:
-    return dict(session.exec(select(model.id, model.name).where(col(model.id).in_(set(ids)))).all())

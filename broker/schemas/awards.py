@@ -10,6 +10,7 @@ from broker.schemas.base import (
     Schema,
     Slug,
 )
+from broker.schemas.underuse import ForecastOut
 
 
 class AwardIn(Schema):
@@ -56,3 +57,5 @@ class QuotaOut(BaseModel):
     """What is left, award by award, for the projects the caller may see."""
 
     awards: list[AwardOut]
+    forecasts: list[ForecastOut]
+    """Of those that are granted and have not ended."""
