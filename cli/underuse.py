@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.client import connect, part
+from cli.client import Query, connect, part
 from cli.options import Json, Project
 from cli.outlook import outlook_text, risks_text
 from cli.output import Column, as_json, listed, one_line, say
@@ -34,7 +34,7 @@ def forecast(
         Column("AWARD"), Column("PROJECT", shrinks=True), Column("LEFT", right=True), Column("A DAY", right=True),
         Column("OUTLOOK", shrinks=True), Column("AT RISK", shrinks=True),
     )  # fmt: skip
-    query = {"project": of_project, "programme": programme, "at_risk": "true" if at_risk else None}
+    query: Query = {"project": of_project, "programme": programme, "at_risk": "true" if at_risk else None}
     items, _ = connect().pages("/v1/forecasts", query)
     listed(
         items,
@@ -63,7 +63,7 @@ def reclaims(
         Column("AWARD"), Column("PROJECT", shrinks=True), Column("AMOUNT", right=True), Column("LAST DAY"),
         Column("STATE"), Column("WHY", shrinks=True, spare=1),
     )  # fmt: skip
-    query = {"project": of_project, "due": "true" if due else None}
+    query: Query = {"project": of_project, "due": "true" if due else None}
     items, _ = connect().pages("/v1/reclaims", query)
     listed(
         items,
