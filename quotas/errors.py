@@ -15,6 +15,8 @@ QuotaError
 ├── GpuClassUnknown      no weight is known for the class at that time
 ├── ReclaimUnknown       no reclaim is announced for the award, or it is over
 ├── ReclaimDecided       the justification of a reclaim cannot be given or decided on (any more)
+├── ContractTooSmall     no contract of the site can give the hold's capacity
+├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 └── TransferReused       one transfer id for two different movements
 """
@@ -97,6 +99,24 @@ class SharesRefused(QuotaError):
     """The funding shares do not make a whole, or would change what is charged already."""
 
     code = "shares-refused"
+
+
+class ContractTooSmall(QuotaError):
+    """The site's contracts have less capacity left than the hold needs."""
+
+    code = "contract-too-small"
+
+
+class CeilingReached(QuotaError):
+    """More would be in use at one time than a quota allows."""
+
+    code = "ceiling-reached"
+
+
+class GpuClassUnknown(QuotaError):
+    """No weight is known for the GPU class at that time."""
+
+    code = "gpu-class-unknown"
 
 
 class HoldTooSmall(QuotaError):

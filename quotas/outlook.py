@@ -8,6 +8,7 @@ from sqlmodel import Session
 
 from quotas.amounts import PARIS, day_start
 from quotas.balances import NOTHING, balances_of
+from quotas.ceilings import Scope, limits_of
 from quotas.forecast import WINDOW_DAYS, Forecast, Use, forecast, window_start
 from quotas.ledger import account_id
 from quotas.models import Award, Transfer
@@ -21,6 +22,7 @@ def forecasts_of(session: Session, awards: Sequence[Award], at: datetime) -> dic
     ids = [award.id for award in awards]
     charged = charged_by_day(session, ids, at)
     balances = balances_of(session, ids)
+    ceilings = _gpus_running_max(session, awards)
     heaviest = max(weights(session.connection(), at).values(), default=None)
     return {
         award.id: forecast(
@@ -29,12 +31,30 @@ def forecasts_of(session: Session, awards: Sequence[Award], at: datetime) -> dic
                 end_at=award.end_at,
                 balances=balances.get(award.id, NOTHING),
                 charged_by_day=charged.get(award.id, {}),
+                gpus_running_max=ceilings.get(award.id),
                 weight_thousandths=heaviest,
             ),
             at,
         )
         for award in awards
     }
+
+
+def _gpus_running_max(session: Session, awards: Sequence[Award]) -> dict[str, int]:
+    """Return how many GPUs awards may have running at once, by the strictest ceiling; those without are left out."""
+    above = {award.id: _owners(award) for award in awards}
+    owners = sorted({owner for some in above.values() for owner in some})
+    limits = {
+        (limit.scope, limit.scope_id): limit.amount
+        for limit in limits_of(session.connection(), owners)
+        if limit.what == "gpus_running"
+    }
+    found = {id_: [limits[owner] for owner in some if owner in limits] for id_, some in above.items()}
+    return {id_: min(amounts) for id_, amounts in found.items() if amounts}
+
+
+def _owners(award: Award) -> list[tuple[Scope, str]]:
+    return [("award", award.id), ("project", award.project_id), ("programme", award.programme_id)]
 
 
 def charged_by_day(session: Session, award_ids: Iterable[str], at: datetime) -> dict[str, dict[date, int]]:

@@ -23,6 +23,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import (
     LinkEndIn,
@@ -45,6 +46,7 @@ from broker.schemas.people import (
 )
 from broker.schemas.programmes import BudgetIn, BudgetOut, ProgrammeIn, ProgrammeOut, SharesIn, SharesOut
 from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
+from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
@@ -60,8 +62,13 @@ __all__ = [
     "AwardOut",
     "BudgetIn",
     "BudgetOut",
+    "CeilingIn",
+    "CeilingOut",
     "ClassHours",
     "Confidentiality",
+    "ContractIn",
+    "ContractOut",
+    "ContractReturnIn",
     "Credits",
     "Day",
     "Digest",
@@ -119,4 +126,5 @@ __all__ = [
     "TokenOut",
     "TokenSecretOut",
     "UsageOut",
+    "WhyOut",
 ]

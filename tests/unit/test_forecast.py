@@ -10,6 +10,7 @@ from world import HOUR
 
 from quotas.amounts import PARIS, day_start
 from quotas.balances import Balances
+from quotas.ceilings import Limit, set_ceiling
 from quotas.forecast import WINDOW_DAYS, Forecast, Risk, Use, forecast, window_start
 from quotas.ledger import Movement, Posting, account_id, post
 from quotas.models import Award
@@ -197,7 +198,15 @@ def test_forecasts_of_awards_read_the_books(database: Database) -> None:
         charge(session, one, 1, 10 * HOUR, NOW - timedelta(days=2))
         assert forecasts_of(session, [one], NOW)[one.id].ceiling_unknown == "no ceiling of GPUs at once is set"
         set_weight(session, "a100-80", 2000, day_start(date(2026, 1, 1)))
+        for scope, scope_id, what, amount in (
+            ("programme", one.programme_id, "gpus_running", 4),
+            ("project", one.project_id, "gpus_running", 1),
+            ("award", one.id, "jobs_queued", 0),
+        ):
+            set_ceiling(session, Limit(scope, scope_id, what, amount), "psn-marc")  # type: ignore[arg-type]
         found = forecasts_of(session, [one, idle], NOW)
         assert forecasts_of(session, [], NOW) == {}
+    assert found[one.id].burnable_credits == (51 * 24 + 14) * HOUR * 2, "one GPU of the heaviest class"
+    assert found[idle.id].ceiling_unknown == "no ceiling of GPUs at once is set"
     assert found[idle.id].burn_unknown == "nothing has been charged yet"
     assert found[one.id].burn_credits_per_day == 10 * HOUR * 86_400 // ((13 * 24 + 10) * 3600)
