@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from broker import expiry
 from broker.answers import forget_old_answers
 from broker.bootstrap import Services
 from broker.notices import send_due
@@ -38,6 +39,7 @@ CHORES: tuple[Chore, ...] = (
     Chore("forget-answers", 600, _forget_answers),
     Chore("send-notices", 10, send_due),
     Chore("watch-awards", AGAIN_S, watch_awards),
+    Chore("award-expiry", expiry.AGAIN_S, expiry.carry_out),
 )
 """Every chore of a worker."""
 

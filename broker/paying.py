@@ -103,7 +103,7 @@ def _none_active(payers: Sequence[Payer], need: Need) -> AwardNotActive:
     if payers:
         ended = _day(max(payer.end_at for payer in payers))
         return AwardNotActive(
-            f"{project} has no active award: the last ended {ended}", "ask your programme manager for an extension"
+            f"{project} has no active award: the last ended {ended}", "go on with another: idf-compute award continue"
         )
     return AwardNotActive(f"{project} has no award yet", "ask your programme manager for one")
 

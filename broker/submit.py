@@ -21,6 +21,8 @@ from broker.placement import Placement, SiteFacts, none_left, options
 from broker.queues import queue_guards
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
 from quotas.amounts import hours_text
+from quotas.award_life import AwardState
+from quotas.award_notices import notices_of
 from quotas.ceilings import Limit, Scope, limits_of, reached
 from quotas.contracts import Capacity, CapacityNeed, capacities, choose_contract, contract_too_small
 from quotas.errors import AwardTooSmall, ContractTooSmall, QuotaError
@@ -54,6 +56,9 @@ class ProjectFacts:
     programme_name: str
     confidentiality: str
     default_time_limit_s: int
+    expiring_days: int
+    export_days: int
+    free_hours_first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
 
     Raises:
         NotFound, NotAllowed, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall, ContractTooSmall,
-            CeilingReached: the rule that refuses it.
+        CeilingReached: the rule that refuses it.
     """
     project = _project(connection, caller, wanted.project, now)
     time_limit_s, notices = _time_limit(wanted, project)
@@ -102,7 +107,7 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     known = weights(connection, now)
     sites = _sites(connection, project.id, wanted.site)
     placements, refusals = options(timed, project.confidentiality, sites, known)
-    payers = _payers(connection, project)
+    payers = _payers(connection, project, now)
     reasons: list[BrokerError | QuotaError] = [*refusals]
     for placement in placements:
         weight = known[placement.gpu_class]
@@ -115,7 +120,7 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
             now=now,
         )
         payer = choose(payers, wanted.award, pay)
-        need = _capacity_need(placement, timed, time_limit_s, now)
+        need = _capacity_need(placement, wanted.gpus, time_limit_s, project, now)
         try:
             contract = choose_contract(capacities(connection, placement.site.id, placement.gpu_class), need)
         except QuotaError as refusal:
@@ -132,21 +137,24 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
             need=pay,
             contract_credits=need.gpu_seconds * contract.weight_thousandths,
             limits=_limits(connection, project, payer, placement),
-            notices=notices,
+            notices=notices + _end_notices(payer, project, now),
         )
         _check_size(decided)
         return decided
     raise none_left(reasons)
 
 
-def _capacity_need(placement: Placement, wanted: JobIn, time_limit_s: int, now: datetime) -> CapacityNeed:
+def _capacity_need(
+    placement: Placement, gpus: int, time_limit_s: int, project: ProjectFacts, now: datetime
+) -> CapacityNeed:
     settings = placement.site.settings
     return CapacityNeed(
         site_name=settings.name,
         gpu_class=placement.gpu_class,
-        gpu_seconds=wanted.gpus * (time_limit_s + settings.kill_grace_s),
+        gpu_seconds=gpus * (time_limit_s + settings.kill_grace_s),
         time_limit_s=time_limit_s,
         now=now,
+        free_hours_first=project.free_hours_first,
     )
 
 
@@ -183,7 +191,11 @@ _mine = (
         _projects.c.programme_id,
         _programmes.c.name.label("programme_name"),
         _projects.c.confidentiality,
-        _programmes.c.policy["default_time_limit_s"].as_integer().label("default_time_limit_s"),
+        *(
+            _programmes.c.policy[name].as_integer().label(name)
+            for name in ("default_time_limit_s", "expiring_days", "export_days")
+        ),
+        _programmes.c.policy["free_hours_first"].as_boolean().label("free_hours_first"),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
     .join(memberships, memberships.c.project_id == _projects.c.id)
@@ -201,7 +213,7 @@ def _project(connection: Connection, caller: Caller, name: str | None, now: date
         raise _no_project(connection, caller, name, now)
     if len(rows) > 1:
         raise PlacementRefused("you belong to several projects", "--project with one of `idf-compute project list`")
-    return ProjectFacts(*rows[0])
+    return ProjectFacts(**rows[0]._mapping)
 
 
 def _no_project(connection: Connection, caller: Caller, name: str | None, now: datetime) -> NotAllowed | NotFound:
@@ -225,6 +237,12 @@ def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, .
         return -(-wanted.time_limit_s // 60) * 60, ()
     limit_s = -(-project.default_time_limit_s // 60) * 60
     return limit_s, (f"no time limit was given: the programme's default of {limit_s // 60} min applies (--time)",)
+
+
+def _end_notices(payer: Payer, project: ProjectFacts, now: datetime) -> tuple[str, ...]:
+    """Say that the award which pays ends soon."""
+    said = notices_of(AwardState.ACTIVE, payer.start_at, payer.end_at, project.expiring_days, project.export_days, now)
+    return tuple(f"award {payer.award_id}: {sentence}" for sentence in said)
 
 
 _sites_with_accounts = select(
@@ -258,6 +276,10 @@ def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteF
     return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
 
 
+_over = (_awards.c.state.in_([AwardState.EXPIRING.value, AwardState.CLOSED.value])) & (
+    _awards.c.end_at <= bindparam("now")
+)
+"""Awards that have ended pay for nothing, and are named where none is left."""
 _available_account, _held_account, _consumed_account = (_ledger_accounts.alias(f"of_{n}") for n in ("a", "h", "c"))
 _awards_with_balances = (
     select(
@@ -272,11 +294,13 @@ _awards_with_balances = (
     .join(_held_account, _held_account.c.id == "held:" + _awards.c.id)
     .join(_consumed_account, _consumed_account.c.id == "consumed:" + _awards.c.id)
     .where(_awards.c.project_id == bindparam("project_id"))
+    .where((_awards.c.state == AwardState.ACTIVE.value) | _over)
 )
 
 
-def _payers(connection: Connection, project: ProjectFacts) -> list[Payer]:
-    return [Payer(*row) for row in connection.execute(_awards_with_balances, {"project_id": project.id})]
+def _payers(connection: Connection, project: ProjectFacts, now: datetime) -> list[Payer]:
+    rows = connection.execute(_awards_with_balances, {"project_id": project.id, "now": now})
+    return [Payer(*row) for row in rows]
 
 
 def plan_out(decided: Plan) -> PlanOut:
@@ -317,7 +341,8 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     if isinstance(outcome, AwardTooSmall):
         raise too_small(_payer_now(services, decided), decided.need)
     if isinstance(outcome, ContractTooSmall):
-        need = _capacity_need(decided.placement, decided.wanted, decided.time_limit_s, job["created_at"])
+        gpus, limit_s = decided.wanted.gpus, decided.time_limit_s
+        need = _capacity_need(decided.placement, gpus, limit_s, decided.project, job["created_at"])
         raise contract_too_small(need, _available(services, contract.owner_id) // contract.weight_thousandths)
     if isinstance(outcome, QuotaError):
         raise outcome
@@ -334,7 +359,7 @@ def _available(services: Services, owner_id: str) -> int:
 
 def _payer_now(services: Services, decided: Plan) -> Payer:
     with services.database.rows() as connection:
-        payers = _payers(connection, decided.project)
+        payers = _payers(connection, decided.project, utcnow())
     return next(payer for payer in payers if payer.award_id == decided.payer.award_id)
 
 

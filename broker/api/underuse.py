@@ -8,7 +8,8 @@ from sqlmodel import Session, col, select
 
 from broker.api.edge import ANYBODY, At, Edge, GuardedRoute, allow
 from broker.api.pages import Cursor, Limit, after, page
-from broker.auth import may_see, project_ids, project_role, readable_project
+from broker.auth import project_ids, project_role, readable_project
+from broker.awarding import actor, visible_award
 from broker.errors import NotAllowed
 from broker.forecasts import forecasts_out, names_of, running_or_to_come
 from broker.models import Person, Project
@@ -22,8 +23,6 @@ from broker.schemas import (
     Slug,
 )
 from broker.underuse import tell_decided, tell_justified
-from quotas.awards import Actor
-from quotas.errors import AwardUnknown
 from quotas.models import Award, Programme, ReclaimNotice
 from quotas.reclaims import decide, justify
 from storage.tables import utcnow
@@ -79,14 +78,12 @@ def justify_award(award_id: str, body: JustificationIn, at: At) -> Response:
     """Say, as a lead, why an award that lies unused must keep its credits; a manager decides."""
 
     def allowed(session: Session) -> None:
-        award = session.get(Award, award_id)
-        if award is None or not may_see(session, at.caller, award.project_id):
-            raise AwardUnknown(f"no award {award_id} of yours", "`idf-compute award list` shows them")
+        award = visible_award(session, at.caller, award_id)
         if project_role(session, at.caller, award.project_id) != "lead":
             raise NotAllowed("a lead of the project justifies it", "ask a lead of the project")
 
     def act(session: Session) -> ReclaimOut:
-        notice = justify(session, award_id, body.text, _actor(at), utcnow())
+        notice = justify(session, award_id, body.text, actor(at.caller), utcnow())
         tell_justified(session, notice)
         return _reclaims_out(session, [notice])[0]
 
@@ -110,7 +107,7 @@ def refuse_justification(award_id: str, body: JustificationDecisionIn, at: At) -
 def _decide(award_id: str, body: JustificationDecisionIn, at: Edge, *, accepted: bool) -> Response:
     def act(session: Session) -> ReclaimOut:
         now = utcnow()
-        notice = decide(session, award_id, body.reason, _actor(at), now, accepted=accepted)
+        notice = decide(session, award_id, body.reason, actor(at.caller), now, accepted=accepted)
         tell_decided(session, notice, now)
         return _reclaims_out(session, [notice])[0]
 
@@ -123,10 +120,6 @@ def _restricted(session: Session, at: Edge, wanted: Any, project: str | None) ->
     if project is not None:
         own = [readable_project(session, at.caller, project).id]
     return wanted if own is None else wanted.where(col(Award.project_id).in_(own))
-
-
-def _actor(at: Edge) -> Actor:
-    return Actor(at.caller.person_id, is_manager="manager" in at.caller.roles)
 
 
 def _reclaims_out(session: Session, notices: Sequence[ReclaimNotice]) -> list[ReclaimOut]:

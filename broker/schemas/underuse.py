@@ -1,14 +1,11 @@
 """What becomes of awards at their present rate, and what goes back because it lies unused."""
 
 from datetime import date, datetime
-from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, StringConstraints
+from pydantic import BaseModel
 
-from broker.schemas.base import Schema, _is_plain_text
+from broker.schemas.base import Schema, Sentences
 from quotas.forecast import Risk
-
-Sentences = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_is_plain_text)]
 
 
 class ForecastOut(BaseModel):
