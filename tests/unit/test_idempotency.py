@@ -12,6 +12,7 @@ from httpx import Response
 from requests_by_route import BODIES
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
+from unused_awards import unused_award
 from world import HOUR, JOB, World, world
 
 import quotas.writer
@@ -43,6 +44,8 @@ def path_of(region: World, route: str) -> str:
         names["job_id"] = region.submit()["id"]
     if "{token_id}" in route:
         names["token_id"] = region.get("nemo", "/tokens")["items"][0]["id"]
+    if "justification" in route:
+        names["award_id"] = unused_award(region, justified=not route.endswith("/justification"))
     return route.format(**names)
 
 

@@ -17,7 +17,7 @@ from broker.underuse import watch_awards
 from quotas.amounts import PARIS, day_start
 from quotas.award_life import storage_dates
 from quotas.ledger import Movement, Posting, account_id, post
-from quotas.models import Award, Programme, ReclaimNotice
+from quotas.models import Award, ReclaimNotice
 from storage.tables import utcnow
 
 RULE = {"after_thousandths": 500, "used_below_thousandths": 300, "take_thousandths": 500}
@@ -36,9 +36,9 @@ def region(database_url: str, tmp_path: Path) -> Iterator[World]:
                 "end_at": day_start(today + timedelta(days=120)),
             }
             session.exec(update(Award).values(**span))
-            programme = session.exec(select(Programme)).one()
-            programme.policy = {**programme.policy, "reclaim": [RULE], "notice_days": 15}
+        made.post("marc", "/programmes/pack-ia-2026/policy", {"kind": "pack-ia", "reclaim": [RULE], "notice_days": 15})
         yield made
+        assert made.faults() == []
 
 
 def award_of(region: World, project: str = "vision") -> str:
