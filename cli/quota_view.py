@@ -14,7 +14,7 @@ def quota(project: str | None, in_json: bool) -> None:
         return
     if not answer["awards"]:
         note("no award; a programme manager gives one with: idf-compute award grant")
-    outlooks = {forecast["award"]: outlook_text(forecast) for forecast in answer["forecasts"]}
+    outlooks = {forecast["award"]: outlook_text(forecast) for forecast in answer.get("forecasts", ())}
     for number, award in enumerate(answer["awards"]):
         if number:
             say("")
