@@ -13,6 +13,7 @@ from world import HOUR, World, world
 from broker import underuse
 from broker.memberships import memberships
 from broker.models import Notice, Person
+from broker.schema_version import migrate_to
 from broker.underuse import watch_awards
 from quotas.amounts import PARIS, day_start
 from quotas.award_life import storage_dates
@@ -228,3 +229,17 @@ def test_awards_that_do_not_run_are_not_watched(region: World) -> None:
     assert watch_awards(region.services) == 0
     assert watch_awards(region.services, datetime(2099, 9, 1, tzinfo=UTC)) == 0
     assert told(region) == {}
+
+
+def test_notices_and_reclaims_survive_a_way_down_and_up(region: World, database_url: str) -> None:
+    def rows() -> list[Any]:
+        with region.services.database.read() as session:
+            return [*session.exec(select(Notice).order_by(Notice.key)), *session.exec(select(ReclaimNotice))]
+
+    watch_awards(region.services)
+    before = [row.model_dump() for row in rows()]
+    assert len(before) > 3
+    region.services.database.close()
+    migrate_to(database_url, "0007")
+    migrate_to(database_url)
+    assert [row.model_dump() for row in rows()] == before
