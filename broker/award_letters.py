@@ -30,7 +30,7 @@ def spent(subject: Subject, balances: Balances, threshold_thousandths: int) -> W
         f"{hours_text(balances.held)} are held by open jobs, {hours_text(balances.available)} are available "
         f"until {_last(subject.award.end_at)}, included.\n\n"
         "A lead of the project asks for more with:\n"
-        f"  idf-compute award supplement {subject.award.id} HOURS\n",
+        f'  idf-compute award supplement {subject.award.id} HOURS --reason "..."\n',
     )
 
 
@@ -71,8 +71,8 @@ def justified(subject: Subject, notice: ReclaimNotice) -> Words:
         f"{hours_text(notice.announced_credits)} normalised GPU-hours would go back after {last_day(notice)}. "
         f"A lead of the project says:\n\n{notice.justification}\n\n"
         "Nothing goes back before a manager has decided:\n"
-        f"  idf-compute award accept-justification {award_id} REASON\n"
-        f"  idf-compute award refuse-justification {award_id} REASON\n",
+        f'  idf-compute award accept-justification {award_id} --reason "..."\n'
+        f'  idf-compute award refuse-justification {award_id} --reason "..."\n',
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.client import Query, connect, part
-from cli.options import Json, Project
+from cli.options import Json, Project, awards_known
 from cli.outlook import outlook_text, risks_text
 from cli.output import Column, as_json, listed, one_line, say
 from cli.units import hours_text, last_day
@@ -13,8 +13,8 @@ from cli.units import hours_text, last_day
 award = typer.Typer()
 """Commands of the group `award`, which cli.awards takes in."""
 
-AwardId = Annotated[str, typer.Argument(metavar="AWARD", help="An award's id.")]
-Reason = Annotated[str, typer.Argument(metavar="REASON", help="Why, in a sentence.")]
+AwardId = Annotated[str, typer.Argument(metavar="AWARD", help="An award's id.", autocompletion=awards_known)]
+Reason = Annotated[str, typer.Option(help="Why, in a sentence.")]
 
 
 @award.command("forecast")
@@ -99,7 +99,7 @@ def accept_justification(award_id: AwardId, reason: Reason, in_json: Json = Fals
 
     \b
     Example:
-      idf-compute award accept-justification awd-06fq3w2k8v0z9x1c "the data is on its way"
+      idf-compute award accept-justification awd-06fq3w2k8v0z9x1c --reason "the data is on its way"
     """
     done = connect().post(f"/v1/awards/{part(award_id)}/justification/accept", {"reason": reason})
     say(as_json(done) if in_json else f"everything stays with award {one_line(done['award'])}; its leads are told")
@@ -111,7 +111,7 @@ def refuse_justification(award_id: AwardId, reason: Reason, in_json: Json = Fals
 
     \b
     Example:
-      idf-compute award refuse-justification awd-06fq3w2k8v0z9x1c "others wait for these hours"
+      idf-compute award refuse-justification awd-06fq3w2k8v0z9x1c --reason "others wait for these hours"
     """
     done = connect().post(f"/v1/awards/{part(award_id)}/justification/refuse", {"reason": reason})
     when, amount = last_day(done["due_at"]), hours_text(done["announced_credits"])

@@ -97,8 +97,8 @@ def test_reclaims(run: Any, broker: Broker, changes: dict[str, Any], words: str)
     ("words", "path", "body", "said"),
     [
         (("justify", "w1", "July"), "", {"text": "July"}, "the 50 h stay until a manager has decided"),
-        (("accept-justification", "w1", "fine"), "/accept", {"reason": "fine"}, "everything stays with award w1"),
-        (("refuse-justification", "w1", "no"), "/refuse", {"reason": "no"}, "up to 50 h go back after 2026-12-08"),
+        (("accept-justification", "w1", "--reason", "ok"), "/accept", {"reason": "ok"}, "everything stays with award"),
+        (("refuse-justification", "w1", "--reason", "no"), "/refuse", {"reason": "no"}, "up to 50 h go back after 2026"),
     ],
 )
 def test_justifications(
@@ -108,4 +108,4 @@ def test_justifications(
     assert run("award", *words).out.startswith(said)
     assert broker.posted(f"/v1/awards/w1/justification{path}") == [body]
     assert run("award", *words, "--json").json["id"] == "rcl-1"
-    assert run("award", words[0], "..", "x").code == Exit.NOT_FOUND
+    assert run("award", words[0], "..", *words[2:]).code == Exit.NOT_FOUND
