@@ -1,5 +1,6 @@
 """`idf-compute-broker`: the service's own commands, for whoever runs it."""
 
+import json
 import signal
 import sys
 import threading
@@ -7,7 +8,7 @@ from datetime import timedelta
 from importlib.metadata import packages_distributions
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -18,6 +19,9 @@ from broker.logs import configure_log
 from broker.schema_version import SchemaNotCurrent, check_current, migrate_to
 from broker.settings import Settings, SettingsWrong, read_settings
 from storage.database import Database, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from broker.models import Notice
 
 app = typer.Typer(
     help="The broker's service. Settings: a TOML file named by IDF_BROKER_CONFIG, and IDF_BROKER_* variables.",
@@ -127,7 +131,8 @@ def doctor() -> None:
     """Look for what is wrong with this installation; exit status 1 if anything is."""
     settings = read_settings()
     wrong, notes = _database_problems(settings)
-    problems = [*_clashes(), *wrong]
+    post, post_problems = _post(settings)
+    problems = [*_clashes(), *wrong, *post_problems]
     for problem in problems:
         typer.echo(f"✗ {problem}")
     for note in notes:
@@ -135,6 +140,39 @@ def doctor() -> None:
     if problems:
         raise typer.Exit(1)
     typer.echo(f"✓ settings, database and ledger are in order ({settings.data_dir})")
+    typer.echo(f"✓ {post}")
+
+
+@app.command(epilog="Example: idf-compute-broker notices --failed")
+def notices(
+    failed: Annotated[bool, typer.Option("--failed", help="Those that could not be sent, and why.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Send those that failed once more.")] = False,
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the newest first.")] = 50,
+    in_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """List what people were told by mail, or are to be told yet."""
+    from broker.notices import newest, send_again
+
+    settings = read_settings()
+    check_current(settings.full_database_url())
+    database = Database(settings.full_database_url())
+    if again:
+        with database.write() as session:
+            typer.echo(f"{send_again(session)} notices are due again")
+        return
+    with database.read() as session:
+        for notice, name in newest(session, failed=failed, count_max=last):
+            typer.echo(_notice_line(notice, name, in_json=in_json))
+
+
+def _notice_line(notice: "Notice", name: str, *, in_json: bool) -> str:
+    from broker.letters import one_line
+
+    if in_json:
+        return json.dumps({**notice.model_dump(mode="json"), "addressee": name})
+    state = "failed" if notice.failed_at else "sent" if notice.sent_at else "waiting"
+    why = f" ({notice.tries} tries: {one_line(notice.reason)})" if notice.reason else ""
+    return f"{notice.created_at:%Y-%m-%d %H:%M} UTC  {state:7}  {one_line(name)}: {one_line(notice.subject)}{why}"
 
 
 def _clashes() -> list[str]:
@@ -145,6 +183,17 @@ def _clashes() -> list[str]:
         for name in OUR_FOLDERS
         if len(set(owners.get(name, []))) > 1
     ]
+
+
+def _post(settings: Settings) -> tuple[str, list[str]]:
+    """Say where notices go, having gone there up to the login, and what is wrong with it."""
+    from broker.bootstrap import postman_of
+    from broker.letters import PostAway
+
+    try:
+        return postman_of(settings).check(), []
+    except PostAway as away:
+        return "", [f"no notice can be sent: {away}"]
 
 
 def _database_problems(settings: Settings) -> tuple[list[str], list[str]]:

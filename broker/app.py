@@ -25,6 +25,7 @@ from broker.api import (
     reports,
     sites,
     snapshots,
+    underuse,
 )
 from broker.bootstrap import Services
 from broker.document import describe
@@ -32,7 +33,7 @@ from broker.errors import KNOWN, status_of
 from broker.schemas import Problem, RowFault
 
 PARTS = (
-    *(jobs, people, organisations, projects, programmes, can_award, awards),
+    *(jobs, people, organisations, projects, programmes, can_award, awards, underuse),
     *(contracts, rates, charging, sites, snapshots, reports),
 )
 BODY_BYTES_MAX = 8 * 1024 * 1024

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.port import Scheduler
+from broker.letters import LogPostman, Postman
 from broker.schemas import SiteIn
 from broker.settings import Settings
 from quotas.writer import LedgerWriter
@@ -69,6 +70,7 @@ class Services:
     writer: LedgerWriter
     schedulers: Schedulers
     bell: Bell
+    postman: Postman
 
     def close(self) -> None:
         """Commit what waits and let go of everything."""
@@ -81,7 +83,16 @@ def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] 
     """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
     database = Database(settings.full_database_url())
     make = make_scheduler or _slurm_over_ssh
-    return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell())
+    return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell(), postman_of(settings))
+
+
+def postman_of(settings: Settings) -> Postman:
+    """Return who takes the notices: the mail server if one is set, else the log."""
+    if settings.smtp_host is None:
+        return LogPostman()
+    from broker.smtp import SmtpPostman
+
+    return SmtpPostman(settings)
 
 
 def _slurm_over_ssh(site: SiteIn) -> Scheduler:

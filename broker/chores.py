@@ -14,6 +14,8 @@ import structlog
 from broker import expiry
 from broker.answers import forget_old_answers
 from broker.bootstrap import Services
+from broker.notices import send_due
+from broker.underuse import AGAIN_S, watch_awards
 
 log = structlog.get_logger()
 
@@ -35,6 +37,8 @@ def _forget_answers(services: Services) -> None:
 
 CHORES: tuple[Chore, ...] = (
     Chore("forget-answers", 600, _forget_answers),
+    Chore("send-notices", 10, send_due),
+    Chore("watch-awards", AGAIN_S, watch_awards),
     Chore("award-expiry", expiry.AGAIN_S, expiry.carry_out),
 )
 """Every chore of a worker."""

@@ -36,6 +36,8 @@ from quotas.errors import (
     PolicyRefused,
     ProgrammeTooSmall,
     QuotaError,
+    ReclaimDecided,
+    ReclaimUnknown,
     SharesRefused,
 )
 from storage.database import DatabaseUnavailable
@@ -169,6 +171,8 @@ STATUS: dict[type[Exception], int] = {
     NoBudget: 422,
     BudgetOverlaps: 422,
     SharesRefused: 422,
+    ReclaimUnknown: 404,
+    ReclaimDecided: 409,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

@@ -3,6 +3,7 @@
 import os
 import tomllib
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,6 +15,8 @@ from pydantic_settings import (
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from broker.letters import is_address
 
 PREFIX = "IDF_BROKER_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -79,6 +82,17 @@ class Settings(BaseSettings):
     allow_loopback_sites: bool = False
     """For the demo and tests only: a site at a loopback address is refused elsewhere."""
     log_level: str = "info"
+    smtp_host: str | None = None
+    """The mail server that takes the notices; none: they go to the log only."""
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_security: Literal["none", "starttls", "tls"] = "starttls"
+    """`none` only where the server is this machine itself."""
+    smtp_ca_file: Path | None = None
+    """Certificates (PEM) that sign the mail server's; those of the machine when left out."""
+    smtp_user: str | None = None
+    smtp_password_file: Path | None = None
+    mail_from: str | None = None
+    """The address that notices come from; needed with `smtp_host`."""
 
     @field_validator("database_url")
     @classmethod
@@ -90,6 +104,16 @@ class Settings(BaseSettings):
         if password is not None:
             raise ValueError("must not hold the password: write it to a file and name that in database_password_file")
         return value
+
+    @model_validator(mode="after")
+    def _mail_fits_together(self) -> "Settings":
+        if self.smtp_host is not None and self.mail_from is None:
+            raise ValueError("smtp_host needs mail_from, the address that notices come from")
+        if (self.smtp_user is None) != (self.smtp_password_file is None):
+            raise ValueError("smtp_user and smtp_password_file go together: give both or none")
+        if self.mail_from is not None and not is_address(self.mail_from):
+            raise ValueError("mail_from must be one plain address, such as calcul@iledefrance.fr")
+        return self
 
     @classmethod
     def settings_customise_sources(

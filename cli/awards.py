@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import award_changes, award_file
+from cli import award_changes, award_file, underuse
 from cli.award_views import age_text, changed, show, stands
 from cli.client import Row, connect, part
 from cli.options import Json, Project, awards_known, projects_known
@@ -15,6 +15,7 @@ from cli.units import credits_of_hours, day, first_day, hours_text, last_day, mo
 app = typer.Typer()
 award = typer.Typer()
 app.add_typer(award, name="award", help="Awards of GPU-hours to projects.")
+award.add_typer(underuse.award)
 
 ToProject = Annotated[str, typer.Argument(metavar="PROJECT", autocompletion=projects_known)]
 Hours = Annotated[str, typer.Argument(metavar="HOURS", help="Normalised GPU-hours: 100h, 1.5h.")]

@@ -1,6 +1,7 @@
 """What the command `quota` does. It imports no Typer, so that the short way to it is short."""
 
 from cli.client import Row, connect
+from cli.outlook import outlook_text
 from cli.output import as_json, bar, note, one_line, say
 from cli.units import class_hours_text, first_day, hours_text, last_day
 
@@ -13,10 +14,13 @@ def quota(project: str | None, in_json: bool) -> None:
         return
     if not answer["awards"]:
         note("no award; a programme manager gives one with: idf-compute award grant")
+    outlooks = {forecast["award"]: outlook_text(forecast) for forecast in answer.get("forecasts", ())}
     for number, award in enumerate(answer["awards"]):
         if number:
             say("")
         _show(award)
+        if award["id"] in outlooks:
+            say(f"  {outlooks[award['id']]}")
 
 
 def _show(award: Row) -> None:

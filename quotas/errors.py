@@ -15,6 +15,8 @@ QuotaError
 ├── GpuClassUnknown      no weight is known for the class at that time
 ├── NotChargeable        the charging rule has no price for such a job
 ├── SizeUnknown          the charging rule counts what nobody knows of the job
+├── ReclaimUnknown       no reclaim is announced for the award, or it is over
+├── ReclaimDecided       the justification of a reclaim cannot be given or decided on (any more)
 ├── ContractTooSmall     no contract of the site can give the hold's capacity
 ├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
@@ -148,3 +150,15 @@ class TransferReused(QuotaError):
     """A transfer id came back with another movement behind it."""
 
     code = "transfer-reused"
+
+
+class ReclaimUnknown(QuotaError):
+    """No reclaim is announced for the award, or it is over."""
+
+    code = "reclaim-unknown"
+
+
+class ReclaimDecided(QuotaError):
+    """The justification of a reclaim cannot be given or decided on as things stand."""
+
+    code = "reclaim-decided"

@@ -48,6 +48,9 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
         "marc",
         {"project": "vision", "amount_credits": HOUR, "start_on": "2026-01-01", "end_on": "2099-01-01"},
     ),
+    "/awards/{award_id}/justification": ("ines", {"text": "the data comes in July"}),
+    "/awards/{award_id}/justification/accept": ("marc", {"reason": "July is soon"}),
+    "/awards/{award_id}/justification/refuse": ("marc", {"reason": "others wait"}),
     "/gpu-classes": ("marc", {"name": "h100-80", "weight_thousandths": 4000, "valid_from": "2026-01-01"}),
     "/charging-rules": ("olga", {"site": SITE["name"], "valid_from": "2026-01-01", "cpus_per_gpu": 10}),
     "/contracts": (

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from fastapi.testclient import TestClient
 from httpx import Response
-from sqlmodel import select
+from sqlmodel import select, update
 
 from adapters.fake import FakeScheduler
 from adapters.port import Scheduler
@@ -21,6 +21,7 @@ from broker.bootstrap import Services, bootstrap
 from broker.cancel import send_cancels
 from broker.dispatch import Desk, dispatch
 from broker.logs import configure_log
+from broker.memberships import memberships
 from broker.models import Person, Site
 from broker.reconcile import reconcile
 from broker.schemas import SiteIn
@@ -28,6 +29,7 @@ from broker.settings import Settings
 from quotas.award_changes import ask_supplement
 from quotas.awards import Actor
 from quotas.invariants import broken
+from quotas.models import ReclaimNotice
 from storage.tables import new_id, utcnow
 
 HOUR = 3_600_000
@@ -100,11 +102,34 @@ class World:
 
     def award_for(self, route: str) -> str:
         """A fresh award of `vision`, as it must stand for a route of awards: asked for, or granted."""
+        if "justification" in route:
+            return self.unused_award(justified=not route.endswith("/justification"))
         today = date.today()
         days = {"start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=60))}
         asked = route.endswith(("/approve", "/refuse", "/withdraw"))
         wanted = {"project": "vision", "amount_credits": HOUR, **days}
         return str(self.post("marc", "/awards/request" if asked else "/awards", wanted)["id"])
+
+    def unused_award(self, *, justified: bool) -> str:
+        """A fresh award of `vision` whose reclaim is announced; Ines justified it, and leads from now on."""
+        award_id, now = self.award_for(""), utcnow()
+        with self.services.database.write() as session:
+            ines = session.exec(select(Person.id).where(Person.name == "ines")).one()
+            session.execute(update(memberships).values(role="lead").where(memberships.c.person_id == ines))
+            notice = ReclaimNotice(
+                id=new_id("rcl"),
+                award_id=award_id,
+                after_thousandths=500,
+                used_below_thousandths=300,
+                take_thousandths=500,
+                announced_credits=HOUR // 2,
+                noticed_at=now,
+                due_at=now + timedelta(days=15),
+            )
+            if justified:
+                notice.justification, notice.justified_by, notice.justified_at = "the data comes in July", ines, now
+            session.add(notice)
+        return award_id
 
     def change_for(self, person: str = "ines") -> str:
         """A change of a fresh award that waits for its decision."""

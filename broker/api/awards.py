@@ -14,6 +14,7 @@ from broker.award_import import import_awards
 from broker.award_views import award_detail, awards_out, changes_out, events_out
 from broker.awarding import actor, visible_award, visible_change
 from broker.expiry import end_jobs
+from broker.forecasts import forecasts_out
 from broker.schemas import (
     ApproveIn,
     AwardChangeOut,
@@ -273,7 +274,9 @@ def quota(at: At, project: Annotated[Slug | None, Query()] = None) -> QuotaOut:
         own = _own(session, at, project)
         if own is not None:
             wanted = wanted.where(col(Award.project_id).in_(own))
-        return QuotaOut(awards=awards_out(session, session.exec(wanted.limit(1000)).all()))
+        found = session.exec(wanted.limit(1000)).all()
+        going_on = [award for award in found if award.state == AwardState.ACTIVE.value and award.end_at > utcnow()]
+        return QuotaOut(awards=awards_out(session, found), forecasts=forecasts_out(session, going_on))
 
 
 def _own(session: Session, at: Edge, project: str | None) -> list[str] | None:

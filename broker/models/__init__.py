@@ -3,6 +3,7 @@
 from broker.models.answers import ANSWERS_KEPT_FOR, Idempotency
 from broker.models.checkpoints import PLACE_MAX, Checkpoint, CheckpointPlace
 from broker.models.jobs import Job, JobEvent, JobPayload
+from broker.models.notices import Notice
 from broker.models.organisations import KINDS, MEMBER_ROLES, SIZES, Membership, Organisation, OrganisationLink, Project
 from broker.models.people import ApiToken, Person
 from broker.models.sites import ProjectAccount, Site
@@ -21,6 +22,7 @@ __all__ = [
     "JobEvent",
     "JobPayload",
     "Membership",
+    "Notice",
     "Organisation",
     "OrganisationLink",
     "Person",

@@ -83,6 +83,7 @@ from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
+from broker.schemas.underuse import ForecastOut, JustificationDecisionIn, JustificationIn, ReclaimOut
 
 __all__ = [
     "ARGUMENT_BYTES_MAX",
@@ -118,6 +119,7 @@ __all__ = [
     "EnvironmentName",
     "EventOut",
     "ExtensionIn",
+    "ForecastOut",
     "GpuClassIn",
     "GpuClassName",
     "GpuClassOut",
@@ -129,6 +131,8 @@ __all__ = [
     "JobDetail",
     "JobIn",
     "JobOut",
+    "JustificationDecisionIn",
+    "JustificationIn",
     "Label",
     "LeaveIn",
     "LinkEndIn",
@@ -160,6 +164,7 @@ __all__ = [
     "ProjectOut",
     "QuotaOut",
     "ReasonIn",
+    "ReclaimOut",
     "RefusalOut",
     "Role",
     "RowFault",

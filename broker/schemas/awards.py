@@ -15,6 +15,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.underuse import ForecastOut
 from quotas.award_life import AwardState, ChangeKind, ChangeState, InProduction, StoragePhase, Worked
 
 IMPORT_BYTES_MAX = 2 * 1024 * 1024
@@ -238,3 +239,5 @@ class QuotaOut(BaseModel):
     """What is left, award by award, for the projects the caller may see."""
 
     awards: list[AwardOut]
+    forecasts: list[ForecastOut]
+    """Of those that are granted and have not ended."""

@@ -7,6 +7,7 @@ from quotas.models.contracts import Contract
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Restore, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass
+from quotas.models.reclaims import ReclaimNotice
 
 __all__ = [
     "BELOW_ZERO_KINDS",
@@ -27,6 +28,7 @@ __all__ = [
     "Programme",
     "ProgrammeBudget",
     "ProgrammePolicyVersion",
+    "ReclaimNotice",
     "Restore",
     "Transfer",
 ]

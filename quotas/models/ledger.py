@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from storage.tables import BIG, UtcTime
@@ -38,6 +38,11 @@ class Transfer(SQLModel, table=True):
         CheckConstraint(f"length(details) BETWEEN 1 AND {DETAILS_MAX}", name="details_short"),
         CheckConstraint("debit_id <> credit_id", name="two_accounts"),
         Index("ix_ledger_transfer_reference_id", "reference_id"),
+        *(
+            Index(f"ix_ledger_transfer_charged_{side}", side, "at", postgresql_where=where, sqlite_where=where)
+            for side in ("credit_id", "debit_id")
+            for where in (text(f"substr({side}, 1, 13) = 'consumed:awd-'"),)
+        ),  # what awards were charged day by day; holds, which must be quick, are not in it
     )
 
     sequence: int = Field(sa_column=Column(BIG, primary_key=True, autoincrement=False))

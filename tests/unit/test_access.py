@@ -222,6 +222,9 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("POST", "/v1/awards/{award_id}/extensions"): (201, 403, 403, 403, 404, 404),
     ("POST", "/v1/awards/{award_id}/transfers"): (201, 403, 403, 403, 404, 404),
     ("POST", "/v1/awards/{award_id}/close"): (200, 403, 403, 403, 404, 404),
+    ("POST", "/v1/awards/{award_id}/justification"): (200, 403, 403, 403, 404, 404),
+    ("GET", "/v1/forecasts"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/reclaims"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/award-changes"): ANY,
     ("POST", "/v1/award-changes/{change_id}/withdraw"): (200, 403, 403, 403, 404, 404),
     ("GET", "/v1/reports/gpu"): ANY,
@@ -239,6 +242,8 @@ QUERIES = {
     "/v1/jobs": "?project=vision",
     "/v1/quota": "?project=vision",
     "/v1/awards": "?project=vision",
+    "/v1/forecasts": "?project=vision",
+    "/v1/reclaims": "?project=vision",
     "/v1/reports/gpu": "?from=2020-01-01&to=2099-12-31",
 }
 SNAPSHOT = b"\x1f\x8b a folder"

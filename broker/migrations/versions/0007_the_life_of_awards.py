@@ -39,7 +39,9 @@ def upgrade() -> None:
     _make_tables()
     kept.bring_back(*NEW_TABLES)
     if op.get_bind().dialect.name == "postgresql":
-        op.execute("SELECT setval(pg_get_serial_sequence('award_event', 'id'), (SELECT coalesce(max(id), 0) + 1 FROM award_event), false)")
+        op.execute(
+            "SELECT setval(pg_get_serial_sequence('award_event', 'id'), (SELECT coalesce(max(id), 0) + 1 FROM award_event), false)"
+        )
 
 
 def downgrade() -> None:

@@ -67,6 +67,27 @@ AWARD = {
 }
 
 
+FORECAST = {
+    "award": "w1",
+    "project": "vision",
+    "programme": "pack-ia",
+    "start_at": AWARD["start_at"],
+    "end_at": AWARD["end_at"],
+    "total_credits": 360_000_000,
+    "available_credits": 356_400_000,
+    "held_credits": 3_600_000,
+    "consumed_credits": 0,
+    "burn_credits_per_day": 43_200_000,
+    "burn_unknown": None,
+    "runs_out_on": "2026-01-09",
+    "left_at_end_credits": 0,
+    "burnable_credits": None,
+    "unburnable_credits": None,
+    "ceiling_unknown": "no ceiling of GPUs at once is set",
+    "risks": ["runs_out"],
+}
+
+
 def job(**changes: Any) -> dict[str, Any]:
     base = {
         "id": "j1",
@@ -169,7 +190,7 @@ class Broker:
         if call.method == "GET" and parts[0] in lists:
             return 200, {"items": lists[parts[0]], "next_cursor": None}
         if parts[0] == "quota":
-            return 200, {"awards": [AWARD]}
+            return 200, {"awards": [AWARD], "forecasts": [FORECAST]}
         return 404, {
             "title": "not found",
             "status": 404,

@@ -269,6 +269,7 @@ def test_quota_is_shown_in_hours_of_each_class(run: Any) -> None:
     assert "vision (pack-ia), award w1, 2026-01-01 to 2026-06-30" in out
     assert "99 h left of 100 h" in out
     assert "24 h h100-80 or 99 h v100-32" in out
+    assert "\n  at 12 h a day the budget runs out on 2026-01-09\n" in out
 
 
 def test_report(run: Any, broker: Broker) -> None:
