@@ -3,6 +3,6 @@
 from quotas.models.awards import Award
 from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
 from quotas.models.programmes import Programme
-from quotas.models.rates import GpuClass
+from quotas.models.rates import GpuClass, Tariff
 
-__all__ = ["BELOW_ZERO_KINDS", "Account", "Award", "ChainHead", "GpuClass", "Hold", "Programme", "Transfer"]
+__all__ = ["BELOW_ZERO_KINDS", "Account", "Award", "ChainHead", "GpuClass", "Hold", "Programme", "Tariff", "Transfer"]
