@@ -21,6 +21,9 @@ from quotas.errors import (
     AwardUnknown,
     ProgrammeTooSmall,
     QuotaError,
+    RateRefused,
+    RefundDecided,
+    RefundTooLarge,
 )
 from storage.database import DatabaseUnavailable
 
@@ -111,6 +114,9 @@ STATUS: dict[type[Exception], int] = {
     AwardTooSmall: 422,
     AwardNotActive: 422,
     ProgrammeTooSmall: 422,
+    RateRefused: 422,
+    RefundTooLarge: 422,
+    RefundDecided: 409,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

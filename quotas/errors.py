@@ -6,6 +6,9 @@ QuotaError
 ├── AwardUnknown
 ├── ProgrammeTooSmall    the programme's budget cannot fund the award
 ├── GpuClassUnknown      no weight is known for the class at that time
+├── RateRefused          a weight or tariff that would contradict what was held or charged, or another weight
+├── RefundTooLarge       more than the job's charge minus earlier refunds
+├── RefundDecided        the refund was posted or refused before
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 └── TransferReused       one transfer id for two different movements
 """
@@ -46,6 +49,24 @@ class ProgrammeTooSmall(QuotaError):
     """The programme has fewer unawarded credits than the award asks for."""
 
     code = "programme-too-small"
+
+
+class RateRefused(QuotaError):
+    """A weight or tariff would contradict what was held or charged since, or another weight."""
+
+    code = "rate-refused"
+
+
+class RefundTooLarge(QuotaError):
+    """More would be given back than the job was charged, less what was given back before."""
+
+    code = "refund-too-large"
+
+
+class RefundDecided(QuotaError):
+    """The refund was posted or refused before."""
+
+    code = "refund-decided"
 
 
 class HoldTooSmall(QuotaError):
