@@ -1,6 +1,7 @@
 """The broker's tables: people, tokens, organisations, projects, sites, jobs and what happened to them."""
 
 from broker.models.answers import ANSWERS_KEPT_FOR, Idempotency
+from broker.models.checkpoints import PLACE_MAX, Checkpoint, CheckpointPlace
 from broker.models.jobs import Job, JobEvent, JobPayload
 from broker.models.organisations import Membership, Organisation, Project
 from broker.models.people import ApiToken, Person
@@ -8,7 +9,10 @@ from broker.models.sites import ProjectAccount, Site
 
 __all__ = [
     "ANSWERS_KEPT_FOR",
+    "PLACE_MAX",
     "ApiToken",
+    "Checkpoint",
+    "CheckpointPlace",
     "Idempotency",
     "Job",
     "JobEvent",
