@@ -19,11 +19,15 @@ from quotas.errors import (
     AwardNotActive,
     AwardTooSmall,
     AwardUnknown,
+    BudgetOverlaps,
+    NoBudget,
+    PolicyRefused,
     ProgrammeTooSmall,
     QuotaError,
     RateRefused,
     RefundDecided,
     RefundTooLarge,
+    SharesRefused,
 )
 from storage.database import DatabaseUnavailable
 
@@ -117,6 +121,10 @@ STATUS: dict[type[Exception], int] = {
     RateRefused: 422,
     RefundTooLarge: 422,
     RefundDecided: 409,
+    PolicyRefused: 422,
+    NoBudget: 422,
+    BudgetOverlaps: 422,
+    SharesRefused: 422,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

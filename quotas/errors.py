@@ -5,6 +5,10 @@ QuotaError
 ├── AwardNotActive       before its start, or after its end
 ├── AwardUnknown
 ├── ProgrammeTooSmall    the programme's budget cannot fund the award
+├── PolicyRefused        the programme's policy does not allow the award
+├── NoBudget             the programme has no budget for that day
+├── BudgetOverlaps       two budgets of one programme would cover the same day
+├── SharesRefused        funding shares that do not make a whole, or begin in the past
 ├── GpuClassUnknown      no weight is known for the class at that time
 ├── RateRefused          a weight or tariff that would contradict what was held or charged, or another weight
 ├── RefundTooLarge       more than the job's charge minus earlier refunds
@@ -67,6 +71,30 @@ class RefundDecided(QuotaError):
     """The refund was posted or refused before."""
 
     code = "refund-decided"
+
+
+class PolicyRefused(QuotaError):
+    """A rule of the programme does not allow the award."""
+
+    code = "policy-refused"
+
+
+class NoBudget(QuotaError):
+    """No budget of the programme covers the day."""
+
+    code = "no-budget"
+
+
+class BudgetOverlaps(QuotaError):
+    """Another budget of the programme covers a part of the period."""
+
+    code = "budget-overlaps"
+
+
+class SharesRefused(QuotaError):
+    """The funding shares do not make a whole, or would change what is charged already."""
+
+    code = "shares-refused"
 
 
 class HoldTooSmall(QuotaError):

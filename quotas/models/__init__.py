@@ -2,21 +2,21 @@
 
 from quotas.models.awards import Award
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
-from quotas.models.programmes import Programme
+from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass, Tariff
 
-<<<<<<< HEAD
-__all__ = ["BELOW_ZERO_KINDS", "Account", "Award", "ChainHead", "GpuClass", "Hold", "Programme", "Tariff", "Transfer"]
-=======
 __all__ = [
     "BELOW_ZERO_KINDS",
     "DETAILS_MAX",
     "Account",
     "Award",
     "ChainHead",
+    "FundingShare",
     "GpuClass",
     "Hold",
     "Programme",
+    "ProgrammeBudget",
+    "ProgrammePolicyVersion",
+    "Tariff",
     "Transfer",
 ]
->>>>>>> h-audit
