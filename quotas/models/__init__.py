@@ -4,6 +4,7 @@ from quotas.models.awards import Award
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass, Tariff
+from quotas.models.refunds import Refund
 
 __all__ = [
     "BELOW_ZERO_KINDS",
@@ -17,6 +18,7 @@ __all__ = [
     "Programme",
     "ProgrammeBudget",
     "ProgrammePolicyVersion",
+    "Refund",
     "Tariff",
     "Transfer",
 ]
