@@ -1,5 +1,6 @@
 """From what was observed of an attempt to its usage record and the posting that charges it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -49,6 +50,8 @@ class Metered:
     charge: int
     remaining: int
     posting: Posting
+    record: Mapping[str, Any]
+    """The usage record's row, which the posting writes."""
 
 
 def usage_id(job_id: str, source_key: str) -> str:
@@ -107,4 +110,4 @@ def meter(owner: Owner, attempt: EndedAttempt, remaining: int, recorded_at: date
         "recorded_at": recorded_at,
     }
     posting = settle(owner.job_id, owner.award_id, remaining, charge, id_, rows=((_records, row),))
-    return Metered(charge, remaining - (charge - overrun), posting)
+    return Metered(charge, remaining - (charge - overrun), posting, row)

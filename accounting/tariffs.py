@@ -5,7 +5,7 @@ weight is the one that the hold froze (docs/rules.md). Where no tariff is known 
 reason, and never zero.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -92,6 +92,22 @@ class Rates:
             reason = NO_TARIFF.format(gpu_class=record["gpu_class"])
             return Valuation(weight, shares, None, None, reason)
         return Valuation(weight, shares, tariff, split(value_micro_euros(charge, weight, tariff), shares), None)
+
+
+def euros_of(row: Any) -> Euros | None:
+    """Return the value that a charge's or a refund's row keeps, None where it is unknown."""
+    if row.value_micro_euros is None:
+        return None
+    return Euros(row.value_micro_euros, row.region_micro_euros, row.company_micro_euros, row.partner_micro_euros)
+
+
+def added(values: Iterable[Euros], sign: int = 1) -> Euros:
+    """Add values up, part by part; with a sign of -1 the sum below zero."""
+    sums = [0, 0, 0, 0]
+    for euros in values:
+        for number, part in enumerate((euros.value, euros.region, euros.company, euros.partner)):
+            sums[number] += sign * part
+    return Euros(*sums)
 
 
 def value_row(usage_id: str, valuation: Valuation, at: datetime) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from sqlmodel import Session, col, select
 
 from accounting.meter import EndedAttempt, Owner, meter, usage_id
 from accounting.models import UsageRecord
+from accounting.tariffs import Rates, valued
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
 from quotas.errors import QuotaError
@@ -41,6 +42,7 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
     """
     remaining = remaining_of(session, list(ended))
     known = _recorded(session, list(ended))
+    rates = Rates(session.connection())
     postings: list[Posting] = []
     for job_id, (row, attempts) in ended.items():
         for attempt in attempts:
@@ -48,7 +50,7 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
                 continue
             metered = meter(_owner(row), attempt, remaining[job_id], now)
             remaining[job_id] = metered.remaining
-            postings.append(metered.posting)
+            postings.append(valued(metered.posting, metered.record["id"], rates.value(metered.record), now))
     _post(session, postings, now)
 
 
@@ -68,10 +70,12 @@ def remaining_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
 
 
 def charges_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
-    """Return what each job's attempts were charged together, in credits."""
+    """Return what each job's attempts were charged together, in credits, by the newest revision of each."""
+    columns = (UsageRecord.job_id, UsageRecord.attempt_id, UsageRecord.charge_credits)
+    wanted = select(*columns).where(col(UsageRecord.job_id).in_(job_ids)).order_by(col(UsageRecord.revision))
+    newest = {(job_id, attempt_id): amount for job_id, attempt_id, amount in session.execute(wanted)}
     totals: dict[str, int] = {}
-    wanted = select(UsageRecord.job_id, UsageRecord.charge_credits).where(col(UsageRecord.job_id).in_(job_ids))
-    for job_id, amount in session.execute(wanted):
+    for (job_id, _), amount in newest.items():
         totals[job_id] = totals.get(job_id, 0) + amount
     return totals
 

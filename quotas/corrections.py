@@ -76,22 +76,36 @@ def booked(connection: Connection, job_id: str, owner_id: str) -> Booked:
     return Booked(charged, refunded, from_overrun)
 
 
-def refund(payer: Payer, now: Booked, job_id: str, refund_id: str, amount: int, details: str | None = None) -> Posting:
+def check_refundable(job_id: str, now: Booked, amount: int) -> None:
+    """Refuse to give back nothing, or more than the job's charge minus earlier refunds.
+
+    Raises:
+        RefundTooLarge: says what may be given back.
+    """
+    if 0 < amount <= now.refundable:
+        return
+    raise RefundTooLarge(
+        f"job {job_id} was charged {hours_text(now.charged)}, of which {hours_text(now.refunded)} were given back; "
+        f"{hours_text(amount)} cannot be",
+        f"give back at most {hours_text(now.refundable)} ({now.refundable} credits)"
+        if now.refundable
+        else "nothing is left to give back of it",
+    )
+
+
+def refund(
+    payer: Payer, now: Booked, job_id: str, refund_id: str, amount: int, details: str | None = None
+) -> tuple[Movement, ...]:
     """Give credits of a job back: to `overrun` first what overrun paid, the rest to what is available.
 
     Raises:
         RefundTooLarge: more than the job's charge minus earlier refunds.
     """
-    if amount > now.refundable:
-        raise RefundTooLarge(
-            f"job {job_id} was charged {hours_text(now.charged)} and {hours_text(now.refunded)} were given back; "
-            f"{hours_text(amount)} more cannot be",
-            f"give back at most {hours_text(now.refundable)} ({now.refundable} credits)" if now.refundable else None,
-        )
+    check_refundable(job_id, now, amount)
     to_overrun = min(amount, now.overrun)
     parts = ((f"refund/{refund_id}/overrun", "overrun", -to_overrun),
              (f"refund/{refund_id}", "available", to_overrun - amount))  # fmt: skip
-    return Posting(movements=_movements(payer, "refund", job_id, parts, details))
+    return _movements(payer, "refund", job_id, parts, details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +147,7 @@ def adjust(
         (f"adjust/{revision_id}/overrun", "overrun", overrun - taken_back),
     )
     movements = [
-        *_movements(payer, "refund", job_id, ((f"refund/{refund_id}", "overrun", taken_back),), None),
+        *_movements(payer, "refund", job_id, ((f"refund/{refund_id}/overrun", "overrun", taken_back),), None),
         *_movements(payer, "adjust", job_id, parts, details),
     ]
     consumed = account_id("consumed", payer.owner_id)

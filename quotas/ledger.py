@@ -30,6 +30,8 @@ _transfers: Table = Transfer.__table__  # type: ignore[attr-defined]
 _holds: Table = Hold.__table__  # type: ignore[attr-defined]
 _head: Table = ChainHead.__table__  # type: ignore[attr-defined]
 
+_locked_head = select(_head.c.sequence, _head.c.hash).with_for_update()
+
 _SHORT: dict[str, type[QuotaError]] = {
     "available": AwardTooSmall,
     "held": HoldTooSmall,
@@ -112,6 +114,12 @@ def is_details(text: str) -> bool:
     return len(text) <= DETAILS_MAX and _DETAILS.fullmatch(text) is not None
 
 
+def lock_head(connection: Connection) -> tuple[int, str]:
+    """Take the lock of every movement, before any other of the money's rows; return the head's sequence and hash."""
+    row = connection.execute(_locked_head).one()
+    return row.sequence, row.hash
+
+
 def link_hash(previous_hash: str, sequence: int, movement: Movement, at: datetime) -> str:
     """Return the hash of a transfer: SHA-256 over the one before it and its own fields, opaque ids only.
 
@@ -150,17 +158,13 @@ class _Group:
 
     def __init__(self, connection: Connection, postings: Sequence[Posting]) -> None:
         self._connection = connection
-        self._sequence, self._hash = self._lock_head()
+        self._sequence, self._hash = lock_head(connection)
         movements = [movement for posting in postings for movement in posting.movements]
         self._standing = self._standing_transfers([movement.id for movement in movements])
         self._kinds, self._balances = self._lock_accounts(movements)
         self._remaining = self._remaining_of(chain.from_iterable(p.draws for p in postings))
         self._before = dict(self._balances)
         self._accepted: list[Posting] = []
-
-    def _lock_head(self) -> tuple[int, str]:
-        row = self._connection.execute(select(_head.c.sequence, _head.c.hash).with_for_update()).one()
-        return row.sequence, row.hash
 
     def _standing_transfers(self, ids: Sequence[str]) -> dict[str, tuple[str, str, int]]:
         columns = (_transfers.c.id, _transfers.c.debit_id, _transfers.c.credit_id, _transfers.c.amount)

@@ -15,7 +15,7 @@ class Refund(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("state IN ('requested', 'posted', 'refused')", name="state_known"),
         CheckConstraint("reason IN ('node_failure', 'operator_fault', 'other', 'adjusted')", name="reason_known"),
-        CheckConstraint("(reason = 'adjusted' AND amount_credits <> 0) OR amount_credits > 0", name="amount_positive"),
+        CheckConstraint("reason = 'adjusted' OR amount_credits > 0", name="amount_positive"),
         CheckConstraint("(state = 'requested') = (decided_at IS NULL)", name="dated_when_decided"),
         CheckConstraint(
             "region_micro_euros + company_micro_euros + partner_micro_euros = value_micro_euros", name="parts_make_whole"

@@ -149,7 +149,7 @@ def _make_refund() -> None:
             "reason IN ('node_failure', 'operator_fault', 'other', 'adjusted')", name=op.f("ck_refund_reason_known")
         ),
         sa.CheckConstraint(
-            "(reason = 'adjusted' AND amount_credits <> 0) OR amount_credits > 0",
+            "reason = 'adjusted' OR amount_credits > 0",
             name=op.f("ck_refund_amount_positive"),
         ),
         sa.CheckConstraint(
