@@ -4,6 +4,9 @@ QuotaError
 ├── AwardTooSmall        the award cannot pay the hold
 ├── AwardNotActive       before its start, or after its end
 ├── AwardUnknown
+├── AwardStateWrong      the life of an award has no such step from where it stands
+├── AwardChangeRefused   the change asked for breaks a rule of changes
+├── ApprovedAlready      the same person twice, where two people must
 ├── ProgrammeTooSmall    the programme's budget cannot fund the award
 ├── PolicyRefused        the programme's policy does not allow the award
 ├── NoBudget             the programme has no budget for that day
@@ -47,6 +50,24 @@ class AwardUnknown(QuotaError):
     """No such award, or none that the caller may use."""
 
     code = "award-unknown"
+
+
+class AwardStateWrong(QuotaError):
+    """An award does not stand where this step begins."""
+
+    code = "award-state-wrong"
+
+
+class AwardChangeRefused(QuotaError):
+    """A supplement, an extension, a transfer or a closure breaks a rule."""
+
+    code = "award-change-refused"
+
+
+class ApprovedAlready(QuotaError):
+    """The same person approved this before, and another must."""
+
+    code = "approved-already"
 
 
 class ProgrammeTooSmall(QuotaError):

@@ -4,7 +4,7 @@ Nothing here touches a database, so that a rule can be read, and tried, alone.
 """
 
 from calendar import monthrange
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
@@ -139,10 +139,23 @@ def refusals(policy: ProgrammePolicy, asked: AwardAsked, awards_this_year: int) 
     Raises:
         PolicyRefused: the first rule that refuses it, and what would pass.
     """
-    _check_length(policy, asked)
-    _check_amount(policy, asked)
-    _check_data_class(policy, asked)
-    _check_cohort(policy, asked, awards_this_year)
+    for refusal in all_refusals(policy, asked, awards_this_year):
+        raise refusal
+
+
+def all_refusals(policy: ProgrammePolicy, asked: AwardAsked, awards_this_year: int) -> Iterator[PolicyRefused]:
+    """Yield every rule that refuses an award, for those who must put many of them right at once."""
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: check_length(policy, asked.start_on, asked.end_on),
+        lambda: check_amount(policy, asked.credits),
+        lambda: _check_data_class(policy, asked),
+        lambda: _check_cohort(policy, asked, awards_this_year),
+    )
+    for check in checks:
+        try:
+            check()
+        except PolicyRefused as refusal:
+            yield refusal
 
 
 def months_after(start_on: date, months: int) -> date:
@@ -157,30 +170,40 @@ def months_after(start_on: date, months: int) -> date:
     return date(year, month + 1, start_on.day) - timedelta(days=1)
 
 
-def _check_length(policy: ProgrammePolicy, asked: AwardAsked) -> None:
+def check_length(policy: ProgrammePolicy, start_on: date, end_on: date) -> None:
+    """Refuse an award that is too short or too long; its last day is included.
+
+    Raises:
+        PolicyRefused: says which day would pass.
+    """
     if policy.shortest_months is not None:
-        earliest = months_after(asked.start_on, policy.shortest_months)
-        if asked.end_on < earliest:
+        earliest = months_after(start_on, policy.shortest_months)
+        if end_on < earliest:
             raise PolicyRefused(
                 f"an award of this programme lasts at least {_months(policy.shortest_months)}, "
-                f"this one would last from {asked.start_on} to {asked.end_on}",
+                f"this one would last from {start_on} to {end_on}",
                 remedy=f"end it on {earliest} or later",
             )
     if policy.longest_months is not None:
-        latest = months_after(asked.start_on, policy.longest_months)
-        if asked.end_on > latest:
+        latest = months_after(start_on, policy.longest_months)
+        if end_on > latest:
             raise PolicyRefused(
                 f"an award of this programme lasts at most {_months(policy.longest_months)}, "
-                f"this one would last from {asked.start_on} to {asked.end_on}",
+                f"this one would last from {start_on} to {end_on}",
                 remedy=f"end it on {latest} or earlier",
             )
 
 
-def _check_amount(policy: ProgrammePolicy, asked: AwardAsked) -> None:
+def check_amount(policy: ProgrammePolicy, amount_credits: int) -> None:
+    """Refuse an award that is too large.
+
+    Raises:
+        PolicyRefused: says how much would pass.
+    """
     most = policy.award_credits_max
-    if most is not None and asked.credits > most:
+    if most is not None and amount_credits > most:
         raise PolicyRefused(
-            f"an award of this programme is at most {hours_text(most)}, {hours_text(asked.credits)} were asked for",
+            f"an award of this programme is at most {hours_text(most)}, {hours_text(amount_credits)} were asked for",
             remedy=f"award at most {hours_text(most)}",
         )
 

@@ -9,6 +9,7 @@ from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
 from quotas.amounts import PARIS, day_start, hours_text
+from quotas.award_life import AwardState
 from quotas.errors import BudgetOverlaps, NoBudget, ProgrammeTooSmall, QuotaError, SharesRefused
 from quotas.ledger import TREASURY, Movement, Posting, account_id, open_account, post
 from quotas.models import (
@@ -232,45 +233,68 @@ def grant_award(
     start_at: datetime,
     end_at: datetime,
 ) -> Award:
-    """Grant an award out of a programme's budget.
+    """Grant an award that nobody reviews, out of a programme's budget; people's requests go through quotas.awards.
 
     Raises:
         NoBudget: no budget of the programme covers the day on which it begins.
         ProgrammeTooSmall: that budget has fewer unawarded credits.
     """
-    budget = budget_for(session, programme.id, start_at)
+    now = utcnow()
     award = Award(
         id=new_id("awd"),
         project_id=project_id,
         programme_id=programme.id,
+        budget_id=budget_for(session, programme.id, start_at).id,
+        state=AwardState.ACTIVE.value,
+        requested_credits=amount_credits,
+        proposed_credits=amount_credits,
         awarded_credits=amount_credits,
         start_at=start_at,
         end_at=end_at,
-        created_at=utcnow(),
+        requested_at=now,
+        granted_at=now,
+        created_at=now,
     )
     session.add(award)
+    fund_award(session, award, programme)
+    return award
+
+
+def fund_award(session: Session, award: Award, programme: Programme) -> None:
+    """Open an award's accounts and move what is proposed for it out of its budget, in one posting.
+
+    Raises:
+        ProgrammeTooSmall: the budget has fewer unawarded credits; says how many.
+    """
     for kind in ("available", "held", "consumed", "overrun"):
         open_account(session, kind, award.id)
-    source = account_id("programme", budget.id)
+    draw_from_budget(session, award, programme, f"award/{award.id}", "award", award.proposed_credits, award.id)
+
+
+def draw_from_budget(
+    session: Session,
+    award: Award,
+    programme: Programme,
+    transfer_id: str,
+    kind: str,
+    amount_credits: int,
+    reference_id: str,
+) -> None:
+    """Move credits from the budget of an award to the award.
+
+    Raises:
+        ProgrammeTooSmall: the budget has fewer unawarded credits; says how many.
+    """
+    source, target = account_id("programme", award.budget_id), account_id("available", award.id)
     try:
-        _move(
-            session,
-            f"award/{award.id}",
-            "award",
-            source,
-            account_id("available", award.id),
-            amount_credits,
-            award.id,
-        )
+        _move(session, transfer_id, kind, source, target, amount_credits, reference_id)
     except ProgrammeTooSmall:
-        left = unawarded_credits(session, budget.id)
+        left = unawarded_credits(session, award.budget_id)
         raise ProgrammeTooSmall(
             f"programme {programme.name} has {hours_text(left)} left to award, "
             f"{hours_text(amount_credits)} were asked for",
             remedy=f"award at most {hours_text(left)}",
         ) from None
-    session.flush()
-    return award
 
 
 def set_weight(session: Session, name: str, weight_thousandths: int, valid_from: datetime) -> GpuClass:

@@ -1,6 +1,6 @@
 """The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
-from quotas.models.awards import Award
+from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass, Tariff
@@ -10,7 +10,11 @@ __all__ = [
     "BELOW_ZERO_KINDS",
     "DETAILS_MAX",
     "Account",
+    "Approval",
     "Award",
+    "AwardChange",
+    "AwardEvent",
+    "AwardOutcome",
     "ChainHead",
     "FundingShare",
     "GpuClass",

@@ -11,7 +11,7 @@ from broker.migrations import kept
 from storage.tables import BIG, UtcTime
 
 revision = "0010"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
