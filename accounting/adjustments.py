@@ -17,7 +17,7 @@ from accounting.models import ChargeValue, UsageRecord
 from accounting.newest import is_newest
 from accounting.refund_values import refund_euros, set_euros
 from accounting.tariffs import Rates, Valuation, added, details, euros_of, value_row
-from quotas.corrections import Booked, Payer, adjust, available_of, booked, payers_of
+from quotas.corrections import Booked, adjust, available_of, booked, payers_of
 from quotas.errors import QuotaError
 from quotas.ledger import Posting, lock_head, post
 from quotas.models import Refund

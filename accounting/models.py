@@ -62,9 +62,12 @@ class ChargeValue(SQLModel, table=True):
         CheckConstraint("(value_micro_euros IS NULL) = (unknown_reason IS NOT NULL)", name="known_or_why_not"),
         CheckConstraint("(value_micro_euros IS NULL) = (valued_at IS NULL)", name="dated_when_valued"),
         CheckConstraint(
-            "region_micro_euros + company_micro_euros + partner_micro_euros = value_micro_euros", name="parts_make_whole"
+            "region_micro_euros + company_micro_euros + partner_micro_euros = value_micro_euros",
+            name="parts_make_whole",
         ),
-        CheckConstraint("region_thousandths + company_thousandths + partner_thousandths = 1000", name="shares_make_whole"),
+        CheckConstraint(
+            "region_thousandths + company_thousandths + partner_thousandths = 1000", name="shares_make_whole"
+        ),
         Index("ix_charge_value_unknown", "usage_id", sqlite_where=_UNKNOWN, postgresql_where=_UNKNOWN),
     )
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 from accounting.errors import AccountingError
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
 from quotas.errors import (
+    ApprovedAlready,
     AwardNotActive,
     AwardTooSmall,
     AwardUnknown,
@@ -121,6 +122,7 @@ STATUS: dict[type[Exception], int] = {
     RateRefused: 422,
     RefundTooLarge: 422,
     RefundDecided: 409,
+    ApprovedAlready: 409,
     PolicyRefused: 422,
     NoBudget: 422,
     BudgetOverlaps: 422,

@@ -178,7 +178,5 @@ def _movements(
         other = account_id(other_kind, payer.owner_id)
         debit, credit = (other, consumed) if amount > 0 else (consumed, other)
         said = details if not made else None
-        made.append(
-            Movement(f"{payer.prefix}{id_}", f"{payer.prefix}{kind}", debit, credit, abs(amount), job_id, said)
-        )
+        made.append(Movement(f"{payer.prefix}{id_}", f"{payer.prefix}{kind}", debit, credit, abs(amount), job_id, said))
     return tuple(made)

@@ -100,9 +100,10 @@ def check_slices_weigh_less(connection: Connection, name: str, weight_thousandth
         if bound is None or since < valid_from:
             continue
         for part in (other for other in in_force if other != whole and in_force[other] >= bound):
-            remedy = f"give {name} a weight {'below ' + _weight(bound) if part == name else 'above ' + _weight(in_force[part])}"
+            bounds = f"below {_weight(bound)}" if part == name else f"above {_weight(in_force[part])}"
             raise RateRefused(
-                f"the slice {part} would weigh {_weight(in_force[part])} and the whole {whole} {_weight(bound)}", remedy
+                f"the slice {part} would weigh {_weight(in_force[part])} and the whole {whole} {_weight(bound)}",
+                f"give {name} a weight {bounds}",
             )
 
 

@@ -27,7 +27,8 @@ from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, Sna
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
 from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
 from broker.schemas.programmes import BudgetIn, BudgetOut, ProgrammeIn, ProgrammeOut, SharesIn, SharesOut
-from broker.schemas.rates import GpuClassIn, GpuClassOut
+from broker.schemas.rates import GpuClassIn, GpuClassOut, TariffEntered, TariffIn, TariffOut, ValuedOut
+from broker.schemas.refunds import RefundIn, RefundOut, RefusalIn, Worth
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
 
@@ -73,6 +74,9 @@ __all__ = [
     "ProjectIn",
     "ProjectOut",
     "QuotaOut",
+    "RefundIn",
+    "RefundOut",
+    "RefusalIn",
     "Role",
     "Schema",
     "SharesIn",
@@ -81,9 +85,14 @@ __all__ = [
     "SiteOut",
     "Slug",
     "SnapshotOut",
+    "TariffEntered",
+    "TariffIn",
+    "TariffOut",
     "Text",
     "TokenIn",
     "TokenOut",
     "TokenSecretOut",
     "UsageOut",
+    "ValuedOut",
+    "Worth",
 ]

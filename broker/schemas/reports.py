@@ -15,10 +15,22 @@ class GpuReportRow(BaseModel):
     gpu_seconds: int
     charged_credits: int
     overrun_credits: int
+    """What of the charges overrun paid."""
+    refunded_credits: int
+    """Given back in the period, whenever it had been charged."""
+    value_micro_euros: int
+    """Of the attempts whose value is known; `unvalued_attempts` counts the others."""
+    region_micro_euros: int
+    company_micro_euros: int
+    partner_micro_euros: int
+    unvalued_attempts: int
+    refunded_value_micro_euros: int
+    refunded_company_micro_euros: int
+    unvalued_refunds: int
 
 
 class GpuReportOut(BaseModel):
-    """The GPU report; `ledger_credits` is what the ledger's settles of the same period sum up to."""
+    """The GPU report; what begins with `ledger_` is what the ledger's transfers of the same sum up to."""
 
     by: Literal["project", "programme", "site"]
     from_on: date
@@ -27,5 +39,7 @@ class GpuReportOut(BaseModel):
     gpu_seconds: int
     charged_credits: int
     overrun_credits: int
+    refunded_credits: int
     ledger_credits: int
+    ledger_refunded_credits: int
     agrees: bool

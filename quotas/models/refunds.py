@@ -18,7 +18,8 @@ class Refund(SQLModel, table=True):
         CheckConstraint("reason = 'adjusted' OR amount_credits > 0", name="amount_positive"),
         CheckConstraint("(state = 'requested') = (decided_at IS NULL)", name="dated_when_decided"),
         CheckConstraint(
-            "region_micro_euros + company_micro_euros + partner_micro_euros = value_micro_euros", name="parts_make_whole"
+            "region_micro_euros + company_micro_euros + partner_micro_euros = value_micro_euros",
+            name="parts_make_whole",
         ),
         Index("ix_refund_decided_at", "decided_at"),
     )
