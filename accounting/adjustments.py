@@ -19,6 +19,7 @@ from accounting.refund_values import refund_euros, set_euros
 from accounting.tariffs import Rates, Valuation, added, details, euros_of, value_row
 from quotas.corrections import Booked, adjust, available_of, booked, payers_of
 from quotas.errors import QuotaError
+from quotas.holds import HoldLeft, Side
 from quotas.ledger import Posting, lock_head, post
 from quotas.models import Refund
 from storage.tables import new_id
@@ -51,23 +52,57 @@ def adjust_job(
     Raises:
         Unmeterable: the source does not tell what was allocated; the caller undoes the whole job.
     """
-    wanted = select(UsageRecord).where(col(UsageRecord.job_id) == owner.job_id, is_newest())
-    known = {record.source_key: record for record in session.exec(wanted)}
+    known = newest_records(session, [owner.job_id]).get(owner.job_id, {})
     adjusted = []
+    for record, before in differing(session, owner, attempts, known, at):
+        _write(session, record, before, rates.value(record), at)
+        charge = before.charge_credits if before is not None else None
+        adjusted.append(
+            Adjusted(record["source_key"], record["gpus"], record["elapsed_s"], charge, record["charge_credits"])
+        )
+    return adjusted
+
+
+def newest_records(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, UsageRecord]]:
+    """Return the newest usage record of each attempt, by job and source key."""
+    found: dict[str, dict[str, UsageRecord]] = {}
+    for record in session.exec(select(UsageRecord).where(col(UsageRecord.job_id).in_(job_ids), is_newest())):
+        found.setdefault(record.job_id, {})[record.source_key] = record
+    return found
+
+
+def differing(
+    session: Session,
+    owner: Owner,
+    attempts: Sequence[EndedAttempt],
+    known: Mapping[str, UsageRecord],
+    at: datetime,
+) -> list[tuple[dict[str, Any], UsageRecord | None]]:
+    """Return the records that attempts would get now where they differ from those that stand, each with the latter.
+
+    Raises:
+        Unmeterable: the source does not tell what was allocated.
+    """
+    left = _nothing_left(session, owner.job_id)
+    found = []
     for attempt in attempts:
         before = known.get(attempt.source_key)
-        record = dict(meter(owner, attempt, 0, at).record)
+        record = dict(meter(owner, attempt, left, at).record)
         if before is not None and all(record[name] == getattr(before, name) for name in WATCHED):
             continue
         if before is not None:
             record["revision"] = before.revision + 1
             record["id"] = f"{before.attempt_id}/{record['revision']}"
-        _write(session, record, before, rates.value(record), at)
-        charge = before.charge_credits if before is not None else None
-        adjusted.append(
-            Adjusted(attempt.source_key, record["gpus"], record["elapsed_s"], charge, record["charge_credits"])
-        )
-    return adjusted
+        found.append((record, before))
+    return found
+
+
+def _nothing_left(session: Session, job_id: str) -> HoldLeft:
+    """Return the job's hold as it is after its release: nothing is left on either side."""
+    award, *contracts = (
+        Side(payer.owner_id, 0, payer.weight_thousandths) for payer in payers_of(session.connection(), job_id)
+    )
+    return HoldLeft(job_id, award, contracts[0] if contracts else None)
 
 
 def _write(
@@ -104,8 +139,9 @@ def _write(
 
 
 def _more(record: Mapping[str, Any], before: UsageRecord | None) -> list[int]:
-    """Return by how much the charge of an attempt grows, on the award's side."""
-    return [record["charge_credits"] - (before.charge_credits if before is not None else 0)]
+    """Return by how much the charge of an attempt grows, on the award's side and on the contract's."""
+    columns = ("charge_credits", "contract_charge_credits")
+    return [(record[name] or 0) - ((getattr(before, name) or 0) if before is not None else 0) for name in columns]
 
 
 def _said(session: Session, before: UsageRecord | None, valuation: Valuation) -> str:

@@ -44,6 +44,7 @@ class GpuUse:
     """Of the attempts whose value is known."""
     unvalued_attempts: int = 0
     """How many have no value, since no tariff is known."""
+    refunds: int = 0
     refunded_credits: int = 0
     refunded_value: Euros = field(default=NOTHING)
     unvalued_refunds: int = 0
@@ -149,6 +150,7 @@ def _refunds(session: Session, period: Period, by: By) -> dict[str, dict[str, An
     wanted = (
         select(
             owner,
+            func.count(),
             func.sum(col(Refund.amount_credits)),
             *_euros(Refund),
             func.count() - func.count(col(Refund.value_micro_euros)),
@@ -157,8 +159,9 @@ def _refunds(session: Session, period: Period, by: By) -> dict[str, dict[str, An
         .group_by(owner)
     )
     found: dict[str, dict[str, Any]] = {}
-    for owner_id, amount, total, region, company, partner, unvalued in session.execute(wanted):
+    for owner_id, number, amount, total, region, company, partner, unvalued in session.execute(wanted):
         found[owner_id] = {
+            "refunds": int(number),
             "refunded_credits": int(amount),
             "refunded_value": Euros(int(total), int(region), int(company), int(partner)),
             "unvalued_refunds": int(unvalued),

@@ -13,6 +13,7 @@ import structlog
 
 from broker.answers import forget_old_answers
 from broker.bootstrap import Services
+from broker.recheck import recheck_all
 
 log = structlog.get_logger()
 
@@ -32,7 +33,10 @@ def _forget_answers(services: Services) -> None:
         forget_old_answers(session)
 
 
-CHORES: tuple[Chore, ...] = (Chore("forget-answers", 600, _forget_answers),)
+CHORES: tuple[Chore, ...] = (
+    Chore("forget-answers", 600, _forget_answers),
+    Chore("recheck", 3600, recheck_all),
+)
 """Every chore of a worker."""
 
 

@@ -18,6 +18,7 @@ from broker.bootstrap import Services
 from broker.lifecycle import JobState
 from broker.models import JobPayload, Site
 from broker.moves import Move, apply_moves, change_jobs, jobs
+from broker.queues import within_ceilings
 from broker.schemas import SiteIn
 from broker.settlement import end_unsent
 from storage.tables import new_id, utcnow
@@ -88,6 +89,7 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
     taken = [row for row in rows if row.deadline_at > now]
     if desk.settings.isolation == "shared":
         taken = _of_one_project(session, desk.site_id, taken)
+    taken = within_ceilings(session, taken)
     batch = Batch(new_id("bat"), taken)
     lease_until = now + timedelta(seconds=desk.services.settings.dispatch_timeout_s + LEASE_MARGIN_S)
     changes = {"batch_id": batch.id, "sent_at": now, "lease_until": lease_until, "reason": None}

@@ -104,7 +104,7 @@ def changes_of(row: Row[Any], observation: Observation, gpu_types: Mapping[str, 
     if not attempts:
         return changes  # the site could not say: nothing is concluded from silence
     try:
-        changes.ended = tuple(_ended(attempt) for attempt in attempts if attempt.state.ended)
+        changes.ended = tuple(ended_attempt(attempt) for attempt in attempts if attempt.state.ended)
     except Unmeterable as error:
         return _with_reason(Changes(row), str(error))
     newest = attempts[-1]
@@ -168,7 +168,12 @@ def _outcome(newest: Attempt) -> dict[str, Any]:
     return values
 
 
-def _ended(attempt: Attempt) -> EndedAttempt:
+def ended_attempt(attempt: Attempt) -> EndedAttempt:
+    """Return an ended attempt as accounting knows it.
+
+    Raises:
+        Unmeterable: the source does not tell what was allocated.
+    """
     ended = EndedAttempt(
         source_key=attempt.source_key,
         state=attempt.state.value,

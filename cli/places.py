@@ -6,6 +6,7 @@ PLACES = {
     "quota": "quotas", "report": "reports",
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "organisations", "programme": "programmes", "award": "awards",
+    "contract": "contracts",
     "site": "sites", "class": "sites",
     "person": "people", "token": "people",
 }  # fmt: skip

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Table, or_, select
 
 from quotas.amounts import hours_text
 from quotas.errors import RefundTooLarge
+from quotas.holds import CONTRACT
 from quotas.ledger import Movement, Posting, account_id
 from quotas.models import Account, Hold, Transfer
 
@@ -51,9 +52,12 @@ class Booked:
 
 
 def payers_of(connection: Connection, job_id: str) -> list[Payer]:
-    """Return the sides of a job's hold, the award's first."""
+    """Return the sides of a job's hold: the award's, then the contract's where it has one."""
     hold = connection.execute(select(*_holds.c).where(_holds.c.id == job_id)).one()
-    return [Payer(hold.award_id, hold.amount, hold.weight_thousandths)]
+    award = Payer(hold.award_id, hold.amount, hold.weight_thousandths)
+    if hold.contract_id is None:
+        return [award]
+    return [award, Payer(hold.contract_id, hold.contract_amount, hold.contract_weight_thousandths, CONTRACT)]
 
 
 def booked(connection: Connection, job_id: str, owner_id: str) -> Booked:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from sqlmodel import Session, col, select
 
+from quotas.holds import CONTRACT
 from quotas.ledger import GENESIS, Movement, account_id, link_hash
 from quotas.models import BELOW_ZERO_KINDS, Account, Award, ChainHead, Hold, Transfer
 
@@ -32,8 +33,8 @@ def _broken_chain(session: Session, derived: Counter[str], drawn: Counter[str]) 
         previous_hash = row.hash
         derived[row.debit_id] -= row.amount
         derived[row.credit_id] += row.amount
-        if row.kind in ("settle", "release"):
-            drawn[row.reference_id] += row.amount
+        if row.kind.removeprefix(CONTRACT) in ("settle", "release"):
+            drawn[_side(row.kind, row.reference_id)] += row.amount
     head = session.exec(select(ChainHead)).one()
     if (head.sequence, head.hash) != (sequence, previous_hash):
         yield f"the head names transfer {head.sequence}, the last row is {sequence}"
@@ -53,9 +54,18 @@ def _broken_holds(session: Session, drawn: Counter[str]) -> Iterator[str]:
         held[account_id("held", hold.award_id)] += hold.remaining
         if hold.amount - hold.remaining != drawn[hold.id]:
             yield f"hold {hold.id}: {hold.amount - hold.remaining} were drawn, its transfers say {drawn[hold.id]}"
+        if hold.contract_amount is not None and hold.contract_remaining is not None:
+            held[f"held:{hold.contract_id}"] += hold.contract_remaining
+            used, said = hold.contract_amount - hold.contract_remaining, drawn[CONTRACT + hold.id]
+            if used != said:
+                yield f"hold {hold.id}: {used} were drawn of its contract, its transfers say {said}"
     for account in session.exec(select(Account).where(col(Account.kind) == "held")):
         if account.balance != held[account.id]:
             yield f"account {account.id}: balance {account.balance}, its holds have {held[account.id]} left"
+
+
+def _side(kind: str, job_id: str) -> str:
+    return CONTRACT + job_id if kind.startswith(CONTRACT) else job_id
 
 
 def _broken_awards(session: Session, derived: Counter[str]) -> Iterator[str]:

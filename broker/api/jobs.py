@@ -31,13 +31,26 @@ from broker.api.refunds import refunds_out
 from broker.auth import is_member, may_read, project_ids, readable_project
 from broker.cancel import request_cancel
 from broker.dispatch import job_name
-from broker.errors import NotAllowed, NotFound
+from broker.errors import NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import ENDED, JobState
 from broker.models import JobEvent, Person, Project, Site
 from broker.moves import jobs
-from broker.schemas import EventOut, JobDetail, JobIn, JobOut, Page, PlanOut, SiteIn, Slug, UsageOut, Worth
+from broker.schemas import (
+    EventOut,
+    JobDetail,
+    JobIn,
+    JobOut,
+    Page,
+    PlanOut,
+    SiteIn,
+    Slug,
+    UsageOut,
+    WhyOut,
+    Worth,
+)
 from broker.snapshots import require_snapshot
 from broker.submit import PLACEMENT_TRIES_MAX, hold, job_out, plan, plan_out
+from quotas.errors import QuotaError
 from quotas.writer import RowClash
 from storage.tables import utcnow
 
@@ -101,6 +114,19 @@ def dry_run(body: JobIn, at: At) -> PlanOut:
     at.question(body)
     with at.services.database.rows() as connection:
         return plan_out(plan(connection, at.caller, body, utcnow()))
+
+
+@router.post("/quota/why", response_model=WhyOut, openapi_extra=allow("engineer"), tags=["quota"])
+def why(body: JobIn, at: At) -> WhyOut:
+    """Say which budget, contract or ceiling would refuse a job, and what would pass."""
+    at.question(body)
+    with at.services.database.rows() as connection:
+        try:
+            decided = plan(connection, at.caller, body, utcnow())
+        except (PlacementRefused, QuotaError) as refusal:
+            said = {"code": refusal.code, "detail": refusal.detail, "remedy": refusal.remedy}
+            return WhyOut(passes=False, plan=None, **said)
+        return WhyOut(passes=True, plan=plan_out(decided), code=None, detail=None, remedy=None)
 
 
 @router.get("/jobs", openapi_extra=allow(*ANYBODY))

@@ -61,16 +61,18 @@ def _names(session: Session, by: str, ids: list[str]) -> dict[str, str]:
 
 
 def _row(use: GpuUse, name: str) -> GpuReportRow:
-    same = ("jobs", "attempts", "gpu_seconds", "charged_credits", "overrun_credits", "refunded_credits")
+    figures = ("jobs", "attempts", "gpu_seconds", "charged_credits", "overrun_credits", "refunds", "refunded_credits")
+    value = use.value if use.attempts == 0 or use.unvalued_attempts < use.attempts else None
+    back = use.refunded_value if use.refunds == 0 or use.unvalued_refunds < use.refunds else None
     return GpuReportRow(
         key=name,
-        **{figure: getattr(use, figure) for figure in same},
-        value_micro_euros=use.value.value,
-        region_micro_euros=use.value.region,
-        company_micro_euros=use.value.company,
-        partner_micro_euros=use.value.partner,
+        **{figure: getattr(use, figure) for figure in figures},
+        value_micro_euros=value.value if value else None,
+        region_micro_euros=value.region if value else None,
+        company_micro_euros=value.company if value else None,
+        partner_micro_euros=value.partner if value else None,
         unvalued_attempts=use.unvalued_attempts,
-        refunded_value_micro_euros=use.refunded_value.value,
-        refunded_company_micro_euros=use.refunded_value.company,
+        refunded_value_micro_euros=back.value if back else None,
+        refunded_company_micro_euros=back.company if back else None,
         unvalued_refunds=use.unvalued_refunds,
     )

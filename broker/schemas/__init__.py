@@ -23,10 +23,12 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
 from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
 from broker.schemas.programmes import BudgetIn, BudgetOut, ProgrammeIn, ProgrammeOut, SharesIn, SharesOut
+from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut, TariffEntered, TariffIn, TariffOut, ValuedOut
 from broker.schemas.refunds import RefundIn, RefundOut, RefusalIn, Worth
 from broker.schemas.reports import GpuReportOut, GpuReportRow
@@ -42,8 +44,13 @@ __all__ = [
     "AwardOut",
     "BudgetIn",
     "BudgetOut",
+    "CeilingIn",
+    "CeilingOut",
     "ClassHours",
     "Confidentiality",
+    "ContractIn",
+    "ContractOut",
+    "ContractReturnIn",
     "Credits",
     "Day",
     "Digest",
@@ -94,5 +101,6 @@ __all__ = [
     "TokenSecretOut",
     "UsageOut",
     "ValuedOut",
+    "WhyOut",
     "Worth",
 ]

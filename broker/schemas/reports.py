@@ -16,16 +16,18 @@ class GpuReportRow(BaseModel):
     charged_credits: int
     overrun_credits: int
     """What of the charges overrun paid."""
+    refunds: int
     refunded_credits: int
     """Given back in the period, whenever it had been charged."""
-    value_micro_euros: int
-    """Of the attempts whose value is known; `unvalued_attempts` counts the others."""
-    region_micro_euros: int
-    company_micro_euros: int
-    partner_micro_euros: int
+    value_micro_euros: int | None
+    """Of the attempts whose value is known; `unvalued_attempts` counts the others. None where none is known."""
+    region_micro_euros: int | None
+    company_micro_euros: int | None
+    partner_micro_euros: int | None
     unvalued_attempts: int
-    refunded_value_micro_euros: int
-    refunded_company_micro_euros: int
+    refunded_value_micro_euros: int | None
+    """Of the refunds whose value is known; None where none is known."""
+    refunded_company_micro_euros: int | None
     unvalued_refunds: int
 
 

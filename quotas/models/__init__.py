@@ -1,6 +1,8 @@
 """The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
 from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
+from quotas.models.ceilings import Ceiling
+from quotas.models.contracts import Contract
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass, Tariff
@@ -15,7 +17,9 @@ __all__ = [
     "AwardChange",
     "AwardEvent",
     "AwardOutcome",
+    "Ceiling",
     "ChainHead",
+    "Contract",
     "FundingShare",
     "GpuClass",
     "Hold",

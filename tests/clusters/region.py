@@ -155,6 +155,8 @@ class Region:
             yield ("marc", "project", "join", project, person)
             yield ("marc", "award", "grant", project, award, *days)
         yield ("olga", "site", "add", str(self.write_site()))
+        bought = ("--order", "BC-2026-17", "--price", "9000", "--price-with-tax", "10800")
+        yield ("marc", "contract", "add", self.cluster.name, GPU_CLASS, "50000h", *days, *bought)
 
     def write_site(self) -> Path:
         """Write the site's enrolment as an operator would."""
