@@ -53,6 +53,7 @@ def operations(region: World) -> list[Operation]:
 def ask(region: World, operation: Operation, token: str | None, job_id: str = "job-x") -> Response:
     """Ask with an empty body: whoever is let in meets the next rule, whoever is not never gets that far."""
     values = {"job_id": job_id, "name": SITE["name"], "token_id": "nothing", "contract_id": "ctr-x", "digest": "0" * 64}
+    values["refund_id"] = "rfd-x"
     path = re.sub(r"{(\w+)}", lambda match: values[match[1]], operation.path)
     headers = {"Idempotency-Key": f"{operation.method}{path}{token}"[:200]}
     if token is not None:

@@ -35,13 +35,16 @@ def path_of(region: World, route: str) -> str:
         "contract_id": region.get("marc", "/contracts")["items"][0]["id"],
         "job_id": "",
         "token_id": "",
-        "name": "vision" if "members" in route else "teratec",
+        "name": "vision" if "members" in route else "pack-ia-2026" if "programmes" in route else "teratec",
     }
     names["contract_id"] = region.get("marc", "/contracts")["items"][0]["id"]
     if "{job_id}" in route:
         names["job_id"] = region.submit()["id"]
     if "{token_id}" in route:
         names["token_id"] = region.get("nemo", "/tokens")["items"][0]["id"]
+    if "{refund_id}" in route:
+        wanted = {**BODIES["/refunds"][1], "job_id": region.charged()["id"]}  # type: ignore[dict-item]
+        names["refund_id"] = region.post("olga", "/refunds", wanted)["id"]
     return route.format(**names)
 
 
@@ -75,6 +78,8 @@ def test_every_post_needs_a_key(region: World) -> None:
 def test_a_repeat_gets_the_first_answer_byte_for_byte(region: World) -> None:
     for route in sorted(set(BODIES) - {"/tokens", "/jobs/plan"}):
         person, body = BODIES[route]
+        if route == "/refunds":
+            body = {**(body or {}), "job_id": region.charged()["id"]}
         path = path_of(region, route)
         first = region.call(person, "POST", path, body, key=KEY)
         assert first.status_code in (200, 201), first.text
