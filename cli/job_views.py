@@ -140,7 +140,8 @@ def _refunds(job: Row) -> None:
         say("\nrefunds")
     for refund in job["refunds"]:
         given = f"{hours_text(refund['amount_credits'])}, {euros_text(refund['value_micro_euros'])}"
-        say(f"  {moment_text(refund['decided_at'])}  {given}: {one_line(refund['reason'])}, {one_line(refund['evidence'])}")
+        why = f"{one_line(refund['reason'])}, {one_line(refund['evidence'])}"
+        say(f"  {moment_text(refund['decided_at'])}  {given}: {why}")
 
 
 def logs(job: str, keep_on: bool, raw: bool, offset: int, in_json: bool) -> int:

@@ -81,4 +81,5 @@ def complete_values(in_json: Json = False) -> None:
       idf-compute tariff complete
     """
     answer = connect().post("/v1/tariffs/complete")
-    say(as_json(answer) if in_json else f"{answer['valued']} charges valued, {answer['unknown']} still without a tariff")
+    text = f"{answer['valued']} charges valued, {answer['unknown']} still without a tariff"
+    say(as_json(answer) if in_json else text)

@@ -32,10 +32,9 @@ def details(region: World, job_id: str) -> list[tuple[str, str | None]]:
 def share(region: World, company: int, partner: int = 0) -> None:
     """Let others pay a part from the beginning: written past the API, which takes days to come only."""
     with region.services.database.write() as session:
-        session.execute(
-            text("UPDATE funding_share SET region_thousandths = :r, company_thousandths = :c, partner_thousandths = :p"),
-            {"r": 1000 - company - partner, "c": company, "p": partner},
-        )
+        columns = "region_thousandths = :r, company_thousandths = :c, partner_thousandths = :p"
+        parts = {"r": 1000 - company - partner, "c": company, "p": partner}
+        session.execute(text(f"UPDATE funding_share SET {columns}"), parts)
 
 
 def fake(region: World) -> FakeScheduler:

@@ -47,7 +47,8 @@ def contract(region: World) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("first", "later"), [(600, 900), (600, 300), (600, 0), (600, 3660), (600, 4000), (4000, 5000), (5000, 4000), (4000, 1)]
+    ("first", "later"),
+    [(600, 900), (600, 300), (600, 0), (600, 3660), (600, 4000), (4000, 5000), (5000, 4000), (4000, 1)],
 )
 def test_the_charge_follows_what_the_site_says_now(region: World, first: int, later: int) -> None:
     region.post("marc", "/tariffs", TARIFF)
@@ -243,7 +244,9 @@ def test_two_workers_that_see_the_same_change_post_it_once(region: World) -> Non
     desk = region.desk()
     reports(region, job_id, 700)
     rows = rechecking._settled(desk, None)
-    observed = {rows[0].site_job_id: tuple(map(fake(region)._with_elapsed, next(iter(fake(region).jobs.values())).attempts))}
+    observed = {
+        rows[0].site_job_id: tuple(map(fake(region)._with_elapsed, next(iter(fake(region).jobs.values())).attempts))
+    }
     [seen] = rechecking._changed(desk, rows, observed)
     assert rechecking._adjust(desk, seen)
     assert not rechecking._adjust(desk, seen)

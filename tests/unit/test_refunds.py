@@ -49,6 +49,10 @@ def contract(region: World) -> dict[str, int]:
         return {row.kind: row.balance for row in rows}
 
 
+def listed(region: World, query: str) -> list[str]:
+    return [item["id"] for item in region.get("alma", f"/refunds?{query}")["items"]]
+
+
 def test_a_manager_alone_gives_a_little_back_at_once(region: World) -> None:
     share(region, company=500)
     region.post("marc", "/tariffs", TARIFF)
@@ -115,13 +119,13 @@ def test_what_an_operator_asks_for_a_manager_approves_or_refuses(region: World) 
         region.post("olga", "/refunds", {**ASKED, "reason": "operator_fault", "job_id": job["id"]}) for _ in range(2)
     )
     assert (first["state"], second["state"]) == ("requested", "requested")
-    assert [item["id"] for item in region.get("alma", "/refunds?state=requested")["items"]] == [second["id"], first["id"]]
+    assert listed(region, "state=requested") == [second["id"], first["id"]]
     refused = region.post("marc", f"/refunds/{first['id']}/refuse", {"why": "the node was not at fault"})
     assert (refused["state"], refused["decision"]) == ("refused", "the node was not at fault")
     assert region.award()["consumed_credits"] == CHARGE
     assert region.post("marc", f"/refunds/{second['id']}/approve")["state"] == "posted"
     assert region.award()["consumed_credits"] == 0
-    assert [item["id"] for item in region.get("alma", f"/refunds?job={job['id']}&state=posted")["items"]] == [second["id"]]
+    assert listed(region, f"job={job['id']}&state=posted") == [second["id"]]
 
 
 def test_an_approval_that_comes_too_late_is_refused(region: World) -> None:

@@ -42,9 +42,7 @@ def test_a_charge_keeps_weight_tariff_value_and_who_pays(region: World) -> None:
     assert {name: usage[name] for name in worth} == worth
     assert (usage["weight_thousandths"], usage["tariff_micro_euros"], usage["revision"]) == (2000, 2_350_000, 1)
     said = dict(details(region, job["id"]))
-    assert said["settle"] == (
-        "weight=2000;tariff=2350000;value=783333;region=313333;company=391667;partner=78333"
-    )
+    assert said["settle"] == ("weight=2000;tariff=2350000;value=783333;region=313333;company=391667;partner=78333")
     assert [text for kind, text in details(region, job["id"]) if kind != "settle"] == [None] * 5
     row = region.get("marc", EVER)["rows"][0]
     assert (row["value_micro_euros"], row["company_micro_euros"], row["unvalued_attempts"]) == (value, 391_667, 0)
@@ -73,7 +71,7 @@ def test_without_a_tariff_the_value_is_unknown_and_counted_until_one_is_entered(
     assert region.job(job["id"])["worth"]["value_micro_euros"] == 391_666
     assert region.get("marc", EVER)["rows"][0]["value_micro_euros"] == 391_666
     assert region.post("marc", "/tariffs/complete") == {"valued": 0, "unknown": 0}
-    assert dict(details(region, job["id"]))["settle"] == "weight=2000;value=unknown", "the chain keeps what was known then"
+    assert dict(details(region, job["id"]))["settle"] == "weight=2000;value=unknown", "the chain keeps what it was told"
 
 
 def test_a_known_and_an_unknown_value_are_not_added_up_as_if_both_were_known(region: World) -> None:
@@ -221,7 +219,12 @@ def test_the_tariff_in_force_is_the_newest_that_has_begun(database: Database) ->
 
 @pytest.mark.parametrize(
     "change",
-    ["value_micro_euros = NULL", "unknown_reason = 'x'", "region_micro_euros = region_micro_euros + 1", "valued_at = NULL"],
+    [
+        "value_micro_euros = NULL",
+        "unknown_reason = 'x'",
+        "region_micro_euros = region_micro_euros + 1",
+        "valued_at = NULL",
+    ],
 )
 def test_the_database_itself_keeps_values_whole(region: World, change: str) -> None:
     region.post("marc", "/tariffs", TARIFF)
