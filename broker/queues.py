@@ -50,21 +50,26 @@ def ceiling_use(session: Session, limit: Limit) -> int | None:
 
 
 def within_ceilings(session: Session, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
-    """Keep the jobs that may be sent now, oldest first; the others go on waiting and say why."""
+    """Keep the jobs that may be sent now, oldest first; the others go on waiting and say why.
+
+    No job overtakes an older one under the same ceiling, which would else wait for ever behind smaller ones.
+    """
     owners = sorted({(scope, getattr(row, f"{scope}_id")) for row in rows for scope in SCOPES})
     limits = [limit for limit in limits_of(session.connection(), owners, lock=True) if limit.what == "gpus_running"]
     if not limits:
         return list(rows)
-    room = {limit: limit.amount - session.execute(gpus_at_sites(limit)).scalar_one() for limit in limits}
+    in_use = {limit: int(session.execute(gpus_at_sites(limit)).scalar_one()) for limit in limits}
+    closed: set[Limit] = set()
     taken = []
     for row in rows:
         own = [limit for limit in limits if getattr(row, f"{limit.scope}_id") == limit.scope_id]
-        full = next((limit for limit in own if room[limit] < row.gpus), None)
+        full = next((limit for limit in own if limit in closed or in_use[limit] + row.gpus > limit.amount), None)
         if full is None:
             taken.append(row)
-            room |= {limit: room[limit] - row.gpus for limit in own}
+            in_use |= {limit: in_use[limit] + row.gpus for limit in own}
         else:
-            _say_why(session, row, full, full.amount - room[full])
+            closed.add(full)
+            _say_why(session, row, full, in_use[full])
     return taken
 
 

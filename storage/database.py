@@ -109,7 +109,7 @@ def _engine(url: str, pool_size: int) -> Engine:
         max_overflow=20,
         pool_timeout=WAIT_S,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": WAIT_S, "options": f"-c lock_timeout={WAIT_S}s -c timezone=UTC"},
+        connect_args={"connect_timeout": WAIT_S, "options": _POSTGRES_OPTIONS},
     )
 
 
@@ -149,6 +149,9 @@ def update_column(connection: Connection, column: Column[int], values: Mapping[s
         return
     connection.execute(_update_statement(column), {"keys": list(values), "values": list(values.values())})
 
+
+_POSTGRES_OPTIONS = f"-c lock_timeout={WAIT_S}s -c timezone=UTC -c plan_cache_mode=force_custom_plan"
+"""Plans are made anew: one kept from when a table was small reads it whole, and the ledger only grows."""
 
 _Bound = Callable[[Any], Any]
 

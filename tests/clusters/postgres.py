@@ -41,9 +41,18 @@ class PostgresServer:
         server._run(
             "initdb", "-D", data, "-U", "idf", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"
         )
-        options = f"-p {server.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        server._run("pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "-t", START_S_MAX, "start")
+        server.resume()
         return server
+
+    def resume(self) -> None:
+        """Start the server again after `crash`: it recovers from its write-ahead log."""
+        data = self.folder / "data"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder}"
+        self._run("pg_ctl", "-D", data, "-l", self.folder / "log", "-o", options, "-w", "-t", START_S_MAX, "start")
+
+    def crash(self) -> None:
+        """End the server at once, as a power cut would: nothing is written any more, no client is told."""
+        self._run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "-w", "stop")
 
     def stop(self, mode: str = "immediate") -> None:
         self._run("pg_ctl", "-D", self.folder / "data", "-m", mode, "-w", "stop")

@@ -1,0 +1,118 @@
+"""Holds on PostgreSQL at 32 clients, chain and contract included, against bare conditional UPDATEs.
+
+Raw: each client has a connection of its own in autocommit (psycopg, `synchronous_commit=on`) and runs one
+`UPDATE … SET balance = balance - 1 WHERE id = … AND balance >= 1` at a time: what any quota must do at least.
+Ours: each client asks the ledger writer of the process for a hold and waits for its commit: two sides moved,
+two transfers hashed into the chain, one hold row.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import psycopg
+from clusters.postgres import PostgresServer
+from harness import Figure, at_least, in_turn
+
+from broker.schema_version import migrate_to
+from quotas.contracts import open_contract
+from quotas.holds import Side, open_hold
+from quotas.ledger import Done
+from quotas.programmes import grant_award, open_programme
+from quotas.writer import LedgerWriter
+from storage.database import Database
+from storage.tables import utcnow
+
+CLIENTS = 32
+HOLDS = 3200
+"""Per round, over all clients."""
+ROUNDS = 7
+HOURS = 3_600_000
+
+
+def measure() -> list[Figure]:
+    server = PostgresServer.start()
+    try:
+        return [
+            _figure(server, "one_award", 1, bar=1.0),
+            _figure(server, "many_awards", 200, bar=0.5),
+        ]
+    finally:
+        server.stop()
+
+
+def _figure(server: PostgresServer, name: str, awards: int, bar: float) -> Figure:
+    with psycopg.connect(_plain(server.url), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    url = server.database_url(name)
+    migrate_to(url)
+    database = Database(url)
+    award_ids, contract_id = _region(database, awards)
+    with psycopg.connect(_plain(url), autocommit=True) as admin:
+        assert admin.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        admin.execute("CREATE TABLE bare (id text PRIMARY KEY, balance bigint NOT NULL CHECK (balance >= 0))")
+        admin.execute("INSERT INTO bare SELECT 'row-' || n, 1000000000 FROM generate_series(1, %s) n", (awards,))
+    writer = LedgerWriter(database)
+    numbers = itertools.count()
+    connections = [psycopg.connect(_plain(url), autocommit=True) for _ in range(CLIENTS)]
+
+    def hold(client: int, turn: int) -> None:
+        job = f"job-{next(numbers)}"
+        award = Side(award_ids[(client * 7 + turn) % awards], 1000, 1000)
+        assert writer.post(open_hold(job, award, Side(contract_id, 1000, 1000))) is Done.POSTED
+
+    def bare(client: int, turn: int) -> None:
+        row = f"row-{(client * 7 + turn) % awards + 1}"
+        done = connections[client].execute(
+            "UPDATE bare SET balance = balance - 1000 WHERE id = %s AND balance >= 1000", (row,)
+        )
+        assert done.rowcount == 1
+
+    try:
+        return at_least(name, "holds/s", *in_turn(ROUNDS, lambda: _round(hold), lambda: _round(bare)), bar=bar)
+    finally:
+        writer.close()
+        database.close()
+        for connection in connections:
+            connection.close()
+
+
+def _region(database: Database, awards: int) -> tuple[list[str], str]:
+    now = utcnow()
+    span = {"start_at": now - timedelta(days=1), "end_at": now + timedelta(days=300)}
+    with database.write() as session:
+        programme = open_programme(
+            session, name="bench", kind="other", budget_credits=10**9 * HOURS, default_time_limit_s=3600
+        )
+        ids = [
+            grant_award(session, project_id=f"prj-{n}", programme=programme, amount_credits=10**6 * HOURS, **span).id
+            for n in range(awards)
+        ]
+        contract = open_contract(
+            session, site_id="sit-1", gpu_class="v100-32", kind="purchased", order_number="1",
+            gpu_seconds=10**9, weight_thousandths=1000, **span,
+        )  # fmt: skip
+        return ids, contract.id
+
+
+def _round(act: Callable[[int, int], None]) -> float:
+    """Return how many a second all clients did together."""
+    each = HOLDS // CLIENTS
+
+    def client(number: int) -> None:
+        for turn in range(each):
+            act(number, turn)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return HOLDS / (time.perf_counter() - began)
+
+
+def _plain(url: str) -> str:
+    return url.replace("postgresql+psycopg://", "postgresql://")
