@@ -27,8 +27,8 @@ from storage.tables import new_id
 _records: Table = UsageRecord.__table__  # type: ignore[attr-defined]
 _values: Table = ChargeValue.__table__  # type: ignore[attr-defined]
 
-WATCHED = ("gpus", "elapsed_s", "charge_credits")
-"""What of an attempt makes a revision when it is reported otherwise."""
+WATCHED = ("gpus", "cpus", "memory_mib", "nodes", "elapsed_s", "charge_credits")
+"""What of an attempt makes a revision when it is reported otherwise; what either report leaves open does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,17 @@ def differing(
     for attempt in attempts:
         before = known.get(attempt.source_key)
         record = dict(meter(owner, attempt, left, at).record)
-        if before is not None and all(record[name] == getattr(before, name) for name in WATCHED):
+        if before is not None and not any(_differs(record[name], getattr(before, name)) for name in WATCHED):
             continue
         if before is not None:
             record["revision"] = before.revision + 1
             record["id"] = f"{before.attempt_id}/{record['revision']}"
         found.append((record, before))
     return found
+
+
+def _differs(now: int | None, before: int | None) -> bool:
+    return now is not None and before is not None and now != before
 
 
 def _nothing_left(session: Session, job_id: str) -> HoldLeft:

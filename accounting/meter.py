@@ -10,7 +10,8 @@ from sqlalchemy import Table
 
 from accounting.errors import Unmeterable
 from accounting.models import UsageRecord
-from quotas.amounts import credits_of
+from quotas.charging import CPU_CLASS, GPUS_ONLY, Rule, Size, rate_credits_per_s
+from quotas.errors import NotChargeable, SizeUnknown
 from quotas.holds import HoldLeft, after, settle
 from quotas.ledger import Posting
 
@@ -19,7 +20,7 @@ _records: Table = UsageRecord.__table__  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose attempt it was and under which hold; `weight_thousandths` was frozen at the hold."""
+    """Whose attempt it was and under which hold; the weight and the charging rule were frozen at the hold."""
 
     job_id: str
     award_id: str
@@ -28,11 +29,14 @@ class Owner:
     site_id: str
     gpu_class: str
     weight_thousandths: int
+    rule: Rule = GPUS_ONLY
+    exclusive: bool = False
+    """Whole nodes were held."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """One run as the source saw it end. `gpus` is None when the source does not tell."""
+    """One run as the source saw it end. What was allocated is None where the source does not tell."""
 
     source_key: str
     state: str
@@ -41,6 +45,9 @@ class EndedAttempt:
     elapsed_s: int
     started_at: datetime | None
     ended_at: datetime
+    cpus: int | None = None
+    memory_mib: int | None = None
+    nodes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +66,52 @@ def usage_id(job_id: str, source_key: str) -> str:
     return f"{job_id}/{sha256(source_key.encode()).hexdigest()[:32]}"
 
 
-def allocated_gpus(attempt: EndedAttempt) -> int:
-    """Return the GPUs to charge for.
+def allocated(owner: Owner, attempt: EndedAttempt) -> Size:
+    """Return what to charge for.
 
     Raises:
-        Unmeterable: it ran, and the source does not tell on how many.
+        Unmeterable: it ran, and the source does not tell on how many GPUs.
     """
-    if attempt.gpus is not None:
-        return attempt.gpus
-    if attempt.elapsed_s == 0:
+    gpus = 0 if owner.gpu_class == CPU_CLASS else attempt.gpus
+    if not gpus and attempt.elapsed_s and owner.gpu_class != CPU_CLASS:
+        raise Unmeterable(
+            f"attempt {attempt.source_key} ran {attempt.elapsed_s} s and its GPUs are not accounted for: "
+            "AccountingStorageTRES of the site must list gres/gpu"
+        )
+    return Size(gpus or 0, attempt.cpus, attempt.memory_mib, attempt.nodes, owner.exclusive)
+
+
+def allocated_rate(owner: Owner, attempt: EndedAttempt, weight_thousandths: int) -> int:
+    """Return what an attempt counts in credits a second by the rule of its hold; 0 where nothing was allocated.
+
+    Raises:
+        Unmeterable: it ran, and the source does not tell what the rule counts.
+    """
+    size = allocated(owner, attempt)
+    if not attempt.elapsed_s and not attempt.gpus and not attempt.cpus:
         return 0
-    raise Unmeterable(
-        f"attempt {attempt.source_key} ran {attempt.elapsed_s} s and its GPUs are not accounted for: "
-        "AccountingStorageTRES of the site must list gres/gpu"
-    )
+    try:
+        return rate_credits_per_s(owner.rule, size, weight_thousandths)
+    except (SizeUnknown, NotChargeable) as error:
+        if not attempt.elapsed_s:
+            return 0
+        raise Unmeterable(f"attempt {attempt.source_key} ran {attempt.elapsed_s} s: {error.detail}") from error
 
 
 def meter(owner: Owner, attempt: EndedAttempt, left: HoldLeft, recorded_at: datetime) -> Metered:
-    """Charge an attempt: allocated GPUs × elapsed seconds × the hold's weight, exactly.
+    """Charge an attempt: what the hold's rule counts of it at the hold's weight × elapsed seconds, exactly.
 
-    The contract is charged at its own weight. What goes beyond what is left of the hold is charged to `overrun`.
+    The contract is charged by the same rule at its own weight. What goes beyond what is left of the hold is
+    charged to `overrun`.
 
     Raises:
         Unmeterable: the source does not tell what was allocated.
     """
-    gpus = allocated_gpus(attempt)
-    charge = credits_of(gpus, attempt.elapsed_s, owner.weight_thousandths)
+    rate = allocated_rate(owner, attempt, owner.weight_thousandths)
+    charge = rate * attempt.elapsed_s
     id_ = usage_id(owner.job_id, attempt.source_key)
-    contract_charge = credits_of(gpus, attempt.elapsed_s, left.contract.weight_thousandths) if left.contract else 0
+    contract_rate = allocated_rate(owner, attempt, left.contract.weight_thousandths) if left.contract else 0
+    contract_charge = contract_rate * attempt.elapsed_s
     overrun = max(0, charge - left.award.amount)
     row: dict[str, Any] = {
         "id": id_,
@@ -101,7 +126,12 @@ def meter(owner: Owner, attempt: EndedAttempt, left: HoldLeft, recorded_at: date
         "state": attempt.state,
         "native_state": attempt.native_state,
         "gpu_class": owner.gpu_class,
-        "gpus": gpus,
+        "gpus": attempt.gpus or 0,
+        "cpus": attempt.cpus,
+        "memory_mib": attempt.memory_mib,
+        "nodes": attempt.nodes,
+        "exclusive": owner.exclusive,
+        "rate_credits_per_s": rate,
         "elapsed_s": attempt.elapsed_s,
         "started_at": attempt.started_at,
         "ended_at": attempt.ended_at,

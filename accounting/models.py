@@ -40,7 +40,15 @@ class UsageRecord(SQLModel, table=True):
     state: str = Field(max_length=16)
     native_state: str = Field(max_length=64)
     gpu_class: str = Field(max_length=40)
+    """`cpu` for a job without GPU."""
     gpus: int
+    cpus: int | None = None
+    """Allocated over all nodes, as `memory_mib` and `nodes`; None where the source did not tell."""
+    memory_mib: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    nodes: int | None = None
+    exclusive: bool = False
+    rate_credits_per_s: int = Field(sa_column=Column(BIG, nullable=False))
+    """What the charging rule of the hold counts of it, each second; times `elapsed_s` it is the charge."""
     elapsed_s: int = Field(sa_column=Column(BIG, nullable=False))
     started_at: datetime | None = Field(sa_column=Column(UtcTime, nullable=True))
     ended_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))

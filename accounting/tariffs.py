@@ -46,8 +46,11 @@ class Valuation:
 
 
 def value_micro_euros(charge_credits: int, weight_thousandths: int, tariff: int) -> int:
-    """Return floor(charge × tariff / (weight × 3600)): the GPU-hours behind a charge times what one costs."""
-    return charge_credits * tariff // (weight_thousandths * 3600)
+    """Return floor(charge × tariff / (weight × 3600)): the GPU-hours behind a charge times what one costs.
+
+    For the class `cpu` they are CPU-hours. What costs no credits, as where nothing weighs anything, costs no euros.
+    """
+    return charge_credits * tariff // (weight_thousandths * 3600) if charge_credits else 0
 
 
 def split(value: int, shares: Shares) -> Euros:

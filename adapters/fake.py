@@ -61,6 +61,10 @@ class FakeScheduler:
 
     cluster: str = "fake"
     gpus_total: int = 8
+    gpus_per_node: int = 4
+    cpus_per_node: int = 32
+    memory_mib_per_cpu: int = 256
+    """Given where a job names no memory, as Slurm's DefMemPerCPU."""
     accounts: frozenset[str] | None = None
     """The project accounts that exist; None: any."""
     now: datetime = START
@@ -94,15 +98,15 @@ class FakeScheduler:
         """Start queued jobs, oldest first, while there is room."""
         with self._lock:
             running = [job for job in self.jobs.values() if job.attempts[-1].state is AttemptState.RUNNING]
-            free = self.gpus_total - sum(job.spec.gpus for job in running)
+            free = self.gpus_total - sum(self._gpus_of(job.spec) for job in running)
             busy = {job.spec.name for job in running}
             for job in self.jobs.values():
-                fits = job.spec.gpus <= free and job.spec.name not in busy
+                fits = self._gpus_of(job.spec) <= free and job.spec.name not in busy
                 if job.attempts[-1].state is AttemptState.QUEUED and fits:
-                    free -= job.spec.gpus
+                    free -= self._gpus_of(job.spec)
                     busy.add(job.spec.name)
                     self._change(job, state=AttemptState.RUNNING, native_state="RUNNING", started_at=self.now,
-                                 gpus=job.spec.gpus, gpu_types={job.spec.gpu_type: job.spec.gpus})  # fmt: skip
+                                 **self._allocated(job.spec))  # fmt: skip
 
     def finish(self, name: str, state: AttemptState = AttemptState.SUCCEEDED, exit_code: int = 0) -> None:
         """End a running job now."""
@@ -224,7 +228,7 @@ class FakeScheduler:
             return Rejected(self.faults.refuse)
         if self.accounts is not None and spec.account not in self.accounts:
             return Unreachable("the site's gateway refused: not an account of this site")
-        if spec.gpus > self.gpus_total:
+        if spec.gpus > self.gpus_total or (spec.cpus or 0) > spec.nodes * self.cpus_per_node:
             return Rejected("Requested node configuration is not available")
         site_job_id, self._next_id = str(self._next_id), self._next_id + 1
         self.jobs[site_job_id] = FakeJob(spec, site_job_id, batch, [self._new_attempt(spec, site_job_id)])
@@ -247,6 +251,22 @@ class FakeScheduler:
         key = f"{self.cluster}/{site_job_id}/{int(self.now.timestamp())}"
         return Attempt(key, site_job_id, spec.name, spec.account, AttemptState.QUEUED, "PENDING", self.now,
                        time_limit_s=spec.time_limit_s)  # fmt: skip
+
+    def _gpus_of(self, spec: JobSpec) -> int:
+        """Slurm 22.05 gives a job that is alone on its nodes all their GPUs, and says so in AllocTRES."""
+        return max(spec.gpus, self.gpus_per_node * spec.nodes) if spec.exclusive else spec.gpus
+
+    def _allocated(self, spec: JobSpec) -> dict[str, object]:
+        """Give what was asked for, the defaults of the site where nothing was, and whole nodes where alone."""
+        cpus = spec.cpus or (spec.cpus_per_gpu or 0) * spec.gpus or spec.nodes
+        memory_mib = (spec.memory_mib or 0) * spec.nodes or cpus * self.memory_mib_per_cpu
+        return {
+            "gpus": self._gpus_of(spec) or None,
+            "gpu_types": {spec.gpu_type: self._gpus_of(spec)} if spec.gpus else {},
+            "cpus": self.cpus_per_node * spec.nodes if spec.exclusive else cpus,
+            "memory_mib": memory_mib,
+            "node_count": spec.nodes,
+        }
 
     def _with_elapsed(self, attempt: Attempt) -> Attempt:
         if attempt.started_at is None:

@@ -44,9 +44,9 @@ class JobSpec:
     account: str
     """The project account (Unix account or namespace) that the job runs as."""
     gpus: int
-    """Total over all nodes."""
+    """Total over all nodes; 0 for a job without GPU."""
     gpu_type: str
-    """The site's own name of the GPU class, such as Slurm's gres type `a100`."""
+    """The site's own name of the GPU class, such as Slurm's gres type `a100`; empty without GPU."""
     time_limit_s: int
     """Whole minutes."""
     script: bytes = b""
@@ -56,8 +56,12 @@ class JobSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     nodes: int = 1
     cpus_per_gpu: int | None = None
+    cpus: int | None = None
+    """Total over all nodes, the same number on each, of a job without GPU."""
     memory_mib: int | None = None
     """Per node."""
+    exclusive: bool = False
+    """Its nodes run nothing else meanwhile."""
     partition: str | None = None
     deadline: datetime | None = None
     """The award's end: a job that could not start in time is ended by the scheduler itself."""
@@ -122,7 +126,11 @@ class Attempt:
     """Allocated; None when the source does not tell."""
     gpu_types: Mapping[str, int] = field(default_factory=dict)
     cpus: int | None = None
+    """Allocated over all nodes; None when the source does not tell. The same of `memory_mib` and `node_count`."""
+    memory_mib: int | None = None
+    node_count: int | None = None
     nodes: tuple[str, ...] = ()
+    """Their names, as far as the source tells. Whether nobody else could use them, no source tells in every release."""
     time_limit_s: int | None = None
     exit_code: int | None = None
     signal: int | None = None

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api import (
     awards,
+    charging,
     contracts,
     jobs,
     organisations,
@@ -48,7 +49,11 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(_BodyBound)
     app.add_api_route("/v1/health", health, methods=["GET"], tags=["service"], openapi_extra={"x-roles": []})
-    for part in (jobs, people, organisations, programmes, awards, contracts, rates, refunds, sites, snapshots, reports):
+    parts = (
+        *(jobs, people, organisations, programmes, awards, contracts),
+        *(rates, charging, refunds, sites, snapshots, reports),
+    )
+    for part in parts:
         app.include_router(part.router, prefix="/v1")
     for known in KNOWN:
         app.add_exception_handler(known, _known)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from broker.errors import BrokerError, PlacementRefused
 from broker.schemas import JobIn, SiteIn
-from quotas.errors import QuotaError
+from broker.sizing import Sized, sized
+from quotas.charging import CPU_CLASS, GPUS_ONLY, Rule, rate_credits_per_s
+from quotas.errors import NotChargeable, QuotaError, SizeUnknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +20,20 @@ class SiteFacts:
     account: str | None
     """The project's account there, or one that is free; None when there is neither."""
     account_is_new: bool
+    rule: Rule = GPUS_ONLY
+    """The charging rule in force for the partition that jobs are sent to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A site and a GPU class for a job."""
+    """A site and a GPU class for a job, and what it counts there."""
 
     site: SiteFacts
     gpu_class: str
     account: str
+    sized: Sized
+    weight_thousandths: int
+    rate_credits_per_s: int
 
 
 def options(
@@ -67,10 +74,12 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
             "use a site with project accounts",
         )
     gpu_class = choose_class(wanted, settings, weights)
-    if wanted.gpus > settings.gpus_per_job_max:
+    asked = sized(wanted, site.rule, settings.name)
+    taken = asked.gpus_taken
+    if taken > settings.gpus_per_job_max:
         raise PlacementRefused(
-            f"{wanted.gpus} GPUs were asked for, site {settings.name} gives a job at most {settings.gpus_per_job_max}",
-            f"--gpus {settings.gpus_per_job_max}",
+            f"{taken} GPUs were asked for, site {settings.name} gives a job at most {settings.gpus_per_job_max}",
+            f"--gpus {settings.gpus_per_job_max}" if taken == wanted.gpus else "ask for fewer nodes: --nodes",
         )
     if wanted.time_limit_s is not None and wanted.time_limit_s > settings.time_limit_s_max:
         raise PlacementRefused(
@@ -82,15 +91,22 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
         raise PlacementRefused(
             f"site {settings.name} has no free project account", "an operator must add accounts there"
         )
-    return Placement(site, gpu_class, site.account)
+    weight = weights[gpu_class] if wanted.gpus else site.rule.cpu_weight_thousandths or 0
+    try:
+        rate = rate_credits_per_s(site.rule, asked.size, weight)
+    except (NotChargeable, SizeUnknown) as refusal:
+        raise PlacementRefused(f"site {settings.name}: {refusal.detail}", refusal.remedy) from refusal
+    return Placement(site, gpu_class, site.account, asked, weight, rate)
 
 
 def choose_class(wanted: JobIn, settings: SiteIn, weights: Mapping[str, int]) -> str:
-    """Return the GPU class: the one asked for, the only one, or the smallest for a first look.
+    """Return the GPU class: the one asked for, the only one, or the smallest for a first look; `cpu` without GPU.
 
     Raises:
         PlacementRefused: the site lacks it, or there is a choice to be made.
     """
+    if wanted.gpus == 0:
+        return CPU_CLASS
     offered = sorted((name for name in settings.gpu_types if name in weights), key=lambda name: (weights[name], name))
     shown = ", ".join(offered) or "none"
     if wanted.gpu_class is not None:

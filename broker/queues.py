@@ -38,7 +38,7 @@ def jobs_waiting(limit: Limit) -> Select[Any]:
 
 def gpus_at_sites(limit: Limit) -> Select[Any]:
     """Select how many GPUs the jobs of a ceiling's scope have at sites."""
-    total = func.coalesce(func.sum(jobs.c.gpus), 0)
+    total = func.coalesce(func.sum(jobs.c.gpus_taken), 0)
     return select(total).where(_owner(limit) == limit.scope_id, jobs.c.state.in_(AT_SITE))
 
 
@@ -63,10 +63,10 @@ def within_ceilings(session: Session, rows: Sequence[Row[Any]]) -> list[Row[Any]
     taken = []
     for row in rows:
         own = [limit for limit in limits if getattr(row, f"{limit.scope}_id") == limit.scope_id]
-        full = next((limit for limit in own if limit in closed or in_use[limit] + row.gpus > limit.amount), None)
-        if full is None:
+        full = next((limit for limit in own if limit in closed or in_use[limit] + row.gpus_taken > limit.amount), None)
+        if full is None or not row.gpus_taken:  # a job without GPU waits for none
             taken.append(row)
-            in_use |= {limit: in_use[limit] + row.gpus for limit in own}
+            in_use |= {limit: in_use[limit] + row.gpus_taken for limit in own}
         else:
             closed.add(full)
             _say_why(session, row, full, in_use[full])

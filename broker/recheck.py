@@ -28,6 +28,7 @@ from broker.reconcile import ended_attempt
 from broker.schemas import SiteIn
 from broker.settlement import charges_of, owner_of
 from quotas.amounts import hours_text
+from quotas.charging import rules_by_id
 from storage.tables import utcnow
 
 OBSERVED_MAX = 500
@@ -93,10 +94,12 @@ def _changed(desk: Desk, rows: Sequence[Row[Any]], observed: Mapping[str, tuple[
     found = []
     with desk.services.database.read() as session:
         records = newest_records(session, [row.id for row in rows])
+        rules = rules_by_id(session.connection(), {row.charging_rule_id for row in rows})
         for row in rows:
+            owner = owner_of(row, rules[row.charging_rule_id])
             try:
-                ended = tuple(ended_attempt(a) for a in observed.get(row.site_job_id, ()) if a.state.ended)
-                differs = differing(session, owner_of(row), ended, records.get(row.id, {}), utcnow())
+                ended = tuple(ended_attempt(a, owner) for a in observed.get(row.site_job_id, ()) if a.state.ended)
+                differs = differing(session, owner, ended, records.get(row.id, {}), utcnow())
             except Unmeterable as error:
                 log.warning("recheck-unmeterable", site=desk.settings.name, job=row.id, reason=str(error))
                 continue
@@ -110,7 +113,8 @@ def _adjust(desk: Desk, seen: Seen) -> bool:
     now = utcnow()
     with desk.services.database.write() as session:
         row = session.execute(select(*jobs.c).where(jobs.c.id == seen.row.id).with_for_update()).one()
-        adjusted = adjust_job(session, owner_of(row), seen.attempts, Rates(session.connection()), now)
+        rule = rules_by_id(session.connection(), [row.charging_rule_id])[row.charging_rule_id]
+        adjusted = adjust_job(session, owner_of(row, rule), seen.attempts, Rates(session.connection()), now)
         if adjusted:
             change_jobs(session, [(row.id, {"charged_credits": charges_of(session, [row.id])[row.id]})])
             rows = [event_row(row.id, JobState(row.state), _cause(one), now) for one in adjusted]

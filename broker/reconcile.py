@@ -14,12 +14,13 @@ from sqlalchemy import Row, select
 from sqlmodel import Session
 
 from accounting.errors import Unmeterable
-from accounting.meter import EndedAttempt, allocated_gpus
+from accounting.meter import EndedAttempt, Owner, allocated_rate
 from adapters.port import Attempt, AttemptState, Known, Observation
 from broker.dispatch import Desk, job_name
 from broker.lifecycle import ENDED, JobState
 from broker.moves import Move, apply_moves, change_jobs, jobs
-from broker.settlement import charge, settle_jobs
+from broker.settlement import charge, owner_of, settle_jobs
+from quotas.charging import Rule, rules_by_id
 from storage.tables import utcnow
 
 APPLY_MAX = 200
@@ -27,9 +28,19 @@ APPLY_MAX = 200
 
 _WATCHED = (
     jobs.c.id, jobs.c.state, jobs.c.reason, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.gpus,
-    jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at,
+    jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at, jobs.c.award_id,
+    jobs.c.project_id, jobs.c.programme_id, jobs.c.site_id, jobs.c.weight_thousandths, jobs.c.exclusive,
+    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s,
 )  # fmt: skip
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the jobs of a site are held to: the site's names of GPU classes, and the rules of their holds by id."""
+
+    gpu_types: Mapping[str, str]
+    rules: Mapping[str | None, Rule]
 
 
 @dataclass(slots=True)
@@ -57,13 +68,14 @@ def reconcile(desk: Desk) -> int:
             jobs.c.site_id == desk.site_id, jobs.c.settled_at.is_(None), jobs.c.site_job_id.is_not(None)
         )
         rows = session.execute(wanted).all()
+        terms = _terms(session, desk, rows)
     if not rows:
         return 0
     known = [Known(job_name(row.id), row.account, row.site_job_id, row.sent_at) for row in rows]
     observation = desk.scheduler.observe(known)
     for warning in observation.warnings:
         log.warning("site-warning", site=desk.settings.name, warning=warning)
-    changed = [row.id for row in rows if changes_of(row, observation, desk.settings.gpu_types)]
+    changed = [row.id for row in rows if changes_of(row, observation, terms)]
     for start in range(0, len(changed), APPLY_MAX):
         _apply(desk, changed[start : start + APPLY_MAX], observation)
     return len(changed)
@@ -73,8 +85,10 @@ def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
     """Decide again inside the write, since somebody may have been here since the look."""
     now = utcnow()
     with desk.services.database.write() as session:
-        rows = session.execute(select(*jobs.c).where(jobs.c.id.in_(ids), jobs.c.settled_at.is_(None)).with_for_update())
-        decided = [changes_of(row, observation, desk.settings.gpu_types) for row in rows.all()]
+        wanted = select(*jobs.c).where(jobs.c.id.in_(ids), jobs.c.settled_at.is_(None)).with_for_update()
+        rows = session.execute(wanted).all()
+        terms = _terms(session, desk, rows)
+        decided = [changes_of(row, observation, terms) for row in rows]
         apply_changes(session, [changes for changes in decided if changes], now)
 
 
@@ -94,7 +108,11 @@ def _apply_in_steps(session: Session, moves: Sequence[Sequence[Move]], now: date
         apply_moves(session, [some[step] for some in moves if len(some) > step], now)
 
 
-def changes_of(row: Row[Any], observation: Observation, gpu_types: Mapping[str, str]) -> Changes:
+def _terms(session: Session, desk: Desk, rows: Sequence[Row[Any]]) -> Terms:
+    return Terms(desk.settings.gpu_types, rules_by_id(session.connection(), {row.charging_rule_id for row in rows}))
+
+
+def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes:
     """Compare a job's row with what was seen of it. Pure."""
     changes = Changes(row)
     if row.site_job_id in observation.absent:
@@ -104,7 +122,8 @@ def changes_of(row: Row[Any], observation: Observation, gpu_types: Mapping[str, 
     if not attempts:
         return changes  # the site could not say: nothing is concluded from silence
     try:
-        changes.ended = tuple(ended_attempt(attempt) for attempt in attempts if attempt.state.ended)
+        owner = owner_of(row, terms.rules[row.charging_rule_id])
+        changes.ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
     except Unmeterable as error:
         return _with_reason(Changes(row), str(error))
     newest = attempts[-1]
@@ -116,7 +135,7 @@ def changes_of(row: Row[Any], observation: Observation, gpu_types: Mapping[str, 
         changes.settles = True
     else:
         changes.ended = ()  # charged with the last attempt, in one settlement
-        _watch_size(changes, newest, gpu_types)
+        _watch_size(changes, newest, owner, terms.gpu_types)
     return changes
 
 
@@ -168,13 +187,19 @@ def _outcome(newest: Attempt) -> dict[str, Any]:
     return values
 
 
-def ended_attempt(attempt: Attempt) -> EndedAttempt:
+def ended_attempt(attempt: Attempt, owner: Owner) -> EndedAttempt:
     """Return an ended attempt as accounting knows it.
 
     Raises:
         Unmeterable: the source does not tell what was allocated.
     """
-    ended = EndedAttempt(
+    ended = _as_seen(attempt)
+    allocated_rate(owner, ended, owner.weight_thousandths)
+    return ended
+
+
+def _as_seen(attempt: Attempt) -> EndedAttempt:
+    return EndedAttempt(
         source_key=attempt.source_key,
         state=attempt.state.value,
         native_state=attempt.native_state[:64],
@@ -182,24 +207,42 @@ def ended_attempt(attempt: Attempt) -> EndedAttempt:
         elapsed_s=attempt.elapsed_s,
         started_at=attempt.started_at,
         ended_at=attempt.ended_at or attempt.submitted_at,
+        cpus=attempt.cpus,
+        memory_mib=attempt.memory_mib,
+        nodes=attempt.node_count,
     )
-    allocated_gpus(ended)
-    return ended
 
 
-def _watch_size(changes: Changes, newest: Attempt, gpu_types: Mapping[str, str]) -> None:
+def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str]) -> None:
     """Ask for the end of a job that got more than its hold pays for."""
     row = changes.row
-    expected = gpu_types[row.gpu_class]
+    expected = gpu_types[row.gpu_class] if row.gpus else "no GPU"
     cause = None
-    if newest.gpus is not None and newest.gpus > row.gpus:
-        cause = f"the site allocated {newest.gpus} GPUs where {row.gpus} are held"
+    rate = _rate_now(newest, owner)
+    if rate > row.rate_credits_per_s:
+        cause = (
+            f"the site allocated {_given(newest)}, which counts {rate} credits a second "
+            f"where {row.rate_credits_per_s} are held"
+        )
     elif any(name != expected for name in newest.gpu_types):
         cause = f"the site allocated {', '.join(sorted(newest.gpu_types))} where {expected} is held"
     elif newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
         cause = f"its time limit was raised to {newest.time_limit_s // 60} min where {row.time_limit_s // 60} are held"
     if cause is not None and row.cancel_requested_at is None:
         changes.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause}
+
+
+def _rate_now(newest: Attempt, owner: Owner) -> int:
+    """Return what a job that is not over counts; 0 as long as the site does not tell: from that nothing follows."""
+    try:
+        return allocated_rate(owner, _as_seen(newest), owner.weight_thousandths)
+    except Unmeterable:
+        return 0
+
+
+def _given(newest: Attempt) -> str:
+    figures = [(newest.gpus, "GPUs"), (newest.cpus, "CPUs"), (newest.memory_mib, "MiB"), (newest.node_count, "nodes")]
+    return ", ".join(f"{amount} {what}" for amount, what in figures if amount is not None)
 
 
 def _with_reason(changes: Changes, reason: str | None) -> Changes:

@@ -13,6 +13,7 @@ from accounting.models import UsageRecord
 from accounting.tariffs import Rates, valued
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
+from quotas.charging import Rule, rules_by_id
 from quotas.errors import QuotaError
 from quotas.holds import HoldLeft, Side, release
 from quotas.ledger import Posting, post
@@ -45,12 +46,13 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
     left = holds_left(session, list(ended))
     known = _recorded(session, list(ended))
     rates = Rates(session.connection())
+    rules = rules_by_id(session.connection(), [row.charging_rule_id for row, _ in ended.values()])
     postings: list[Posting] = []
     for job_id, (row, attempts) in ended.items():
         for attempt in attempts:
             if usage_id(job_id, attempt.source_key) in known:
                 continue
-            metered = meter(owner_of(row), attempt, left[job_id], now)
+            metered = meter(owner_of(row, rules[row.charging_rule_id]), attempt, left[job_id], now)
             left[job_id] = metered.left
             postings.append(valued(metered.posting, metered.record["id"], rates.value(metered.record), now))
     _post(session, postings, now)
@@ -95,8 +97,8 @@ def _recorded(session: Session, job_ids: Sequence[str]) -> set[str]:
     return set(session.exec(select(UsageRecord.id).where(col(UsageRecord.job_id).in_(job_ids))))
 
 
-def owner_of(row: Row[Any]) -> Owner:
-    """Return whose a job's attempts are and under which hold."""
+def owner_of(row: Row[Any], rule: Rule) -> Owner:
+    """Return whose attempts those of a job's row are; `rule` is the one of its hold."""
     return Owner(
         job_id=row.id,
         award_id=row.award_id,
@@ -105,6 +107,8 @@ def owner_of(row: Row[Any]) -> Owner:
         site_id=row.site_id,
         gpu_class=row.gpu_class,
         weight_thousandths=row.weight_thousandths,
+        rule=rule,
+        exclusive=row.exclusive,
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -21,6 +21,7 @@ from broker.queues import queue_guards
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
 from quotas.amounts import hours_text
 from quotas.ceilings import Limit, Scope, limits_of, reached
+from quotas.charging import Rule, rule_for, rules_in_force, sum_lines
 from quotas.contracts import Capacity, CapacityNeed, capacities, choose_contract, contract_too_small
 from quotas.errors import AwardTooSmall, ContractTooSmall, QuotaError
 from quotas.holds import Side, open_hold
@@ -65,7 +66,6 @@ class Plan:
     placement: Placement
     payer: Payer
     contract: Capacity
-    weight_thousandths: int
     time_limit_s: int
     need: Need
     contract_credits: int
@@ -100,22 +100,15 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
     known = weights(connection, now)
-    sites = _sites(connection, project.id, wanted.site)
+    rules = rules_in_force(connection, now)
+    sites = _sites(connection, project.id, wanted.site, rules)
     placements, refusals = options(timed, project.confidentiality, sites, known)
     payers = _payers(connection, project)
     reasons: list[BrokerError | QuotaError] = [*refusals]
     for placement in placements:
-        weight = known[placement.gpu_class]
-        pay = Need(
-            project_name=project.name,
-            gpus=wanted.gpus,
-            rate_credits_per_s=wanted.gpus * weight,
-            time_limit_s=time_limit_s,
-            kill_grace_s=placement.site.settings.kill_grace_s,
-            now=now,
-        )
+        pay = _payment_need(placement, project, time_limit_s, now)
         payer = choose(payers, wanted.award, pay)
-        need = _capacity_need(placement, timed, time_limit_s, now)
+        need = _capacity_need(placement, time_limit_s, now)
         try:
             contract = choose_contract(capacities(connection, placement.site.id, placement.gpu_class), need)
         except QuotaError as refusal:
@@ -127,24 +120,38 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
             placement=placement,
             payer=payer,
             contract=contract,
-            weight_thousandths=weight,
             time_limit_s=time_limit_s,
             need=pay,
-            contract_credits=need.gpu_seconds * contract.weight_thousandths,
+            contract_credits=need.credits_at(contract.weight_thousandths),
             limits=_limits(connection, project, payer, placement),
-            notices=notices,
+            notices=(*notices, *placement.sized.notices),
         )
         _check_size(decided)
         return decided
     raise none_left(reasons)
 
 
-def _capacity_need(placement: Placement, wanted: JobIn, time_limit_s: int, now: datetime) -> CapacityNeed:
+def _payment_need(placement: Placement, project: ProjectFacts, time_limit_s: int, now: datetime) -> Need:
+    """Return what the award is asked for; fewer GPUs are offered as a way out only where they alone decide."""
+    size, rate = placement.sized.size, placement.rate_credits_per_s
+    return Need(
+        project_name=project.name,
+        gpus=size.gpus if rate == size.gpus * placement.weight_thousandths else 0,
+        rate_credits_per_s=rate,
+        time_limit_s=time_limit_s,
+        kill_grace_s=placement.site.settings.kill_grace_s,
+        now=now,
+    )
+
+
+def _capacity_need(placement: Placement, time_limit_s: int, now: datetime) -> CapacityNeed:
     settings = placement.site.settings
     return CapacityNeed(
         site_name=settings.name,
         gpu_class=placement.gpu_class,
-        gpu_seconds=wanted.gpus * (time_limit_s + settings.kill_grace_s),
+        rule=placement.site.rule,
+        size=placement.sized.size,
+        seconds=time_limit_s + settings.kill_grace_s,
         time_limit_s=time_limit_s,
         now=now,
     )
@@ -171,9 +178,10 @@ def _check_size(decided: Plan) -> None:
     Raises:
         CeilingReached: names the quota.
     """
+    gpus = decided.placement.sized.gpus_taken
     for limit in decided.limits:
-        if limit.what == "gpus_running" and decided.wanted.gpus > limit.amount:
-            raise reached(limit, decided.owner_names[limit.scope], 0, decided.wanted.gpus)
+        if limit.what == "gpus_running" and gpus > limit.amount:
+            raise reached(limit, decided.owner_names[limit.scope], 0, gpus)
 
 
 _own_projects = (
@@ -222,12 +230,15 @@ _sites_with_accounts = select(
 ).join(_accounts, _accounts.c.site_id == _site_table.c.id, isouter=True)
 
 
-def _sites(connection: Connection, project_id: str, name: str | None) -> list[SiteFacts]:
+def _sites(
+    connection: Connection, project_id: str, name: str | None, rules: Mapping[tuple[str, str], Rule]
+) -> list[SiteFacts]:
     rows: dict[str, list[Any]] = {}
     for row in connection.execute(_sites_with_accounts):
         if name is None or row.name == name:
             rows.setdefault(row.id, []).append(row)
-    return [_site_facts(SiteIn.model_validate(some[0].settings), project_id, some) for some in rows.values()]
+    facts = [_site_facts(SiteIn.model_validate(some[0].settings), project_id, some) for some in rows.values()]
+    return [replace(site, rule=rule_for(rules, site.id, site.settings.partition)) for site in facts]
 
 
 def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteFacts:
@@ -266,16 +277,25 @@ def _payers(connection: Connection, project: ProjectFacts) -> list[Payer]:
 
 def plan_out(decided: Plan) -> PlanOut:
     """Show a plan, the sum of its hold included."""
+    placement, settings = decided.placement, decided.placement.site.settings
+    asked, rule, weight = placement.sized, placement.site.rule, placement.weight_thousandths
     return PlanOut(
-        site=decided.placement.site.settings.name,
+        site=settings.name,
         project=decided.project.name,
         award=decided.payer.award_id,
-        gpu_class=decided.placement.gpu_class,
+        gpu_class=placement.gpu_class,
         gpus=decided.wanted.gpus,
+        cpus=asked.size.cpus,
+        memory_mib=asked.memory_mib,
         nodes=decided.wanted.nodes,
+        exclusive=asked.size.exclusive,
+        partition=settings.partition,
         time_limit_s=decided.time_limit_s,
-        kill_grace_s=decided.placement.site.settings.kill_grace_s,
-        weight_thousandths=decided.weight_thousandths,
+        kill_grace_s=settings.kill_grace_s,
+        weight_thousandths=weight,
+        charging_rule=rule.id,
+        rate_credits_per_s=placement.rate_credits_per_s,
+        sum=sum_lines(rule, asked.size, weight, decided.time_limit_s, settings.kill_grace_s),
         held_credits=decided.held_credits,
         available_credits=decided.payer.available,
         contract=decided.contract.contract_id,
@@ -294,7 +314,7 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     job = _job_row(caller, decided, utcnow())
     answer = job_out(job, caller.name, decided.project.name, decided.placement.site.settings.name)
     rows = (*_rows(decided, job), record(answer))
-    award = Side(decided.payer.award_id, decided.held_credits, decided.weight_thousandths)
+    award = Side(decided.payer.award_id, decided.held_credits, decided.placement.weight_thousandths)
     contract = Side(decided.contract.contract_id, decided.contract_credits, decided.contract.weight_thousandths)
     outcome = services.writer.post(
         open_hold(job["id"], award, contract, rows, queue_guards(decided.limits, decided.owner_names))
@@ -302,7 +322,7 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     if isinstance(outcome, AwardTooSmall):
         raise too_small(_payer_now(services, decided), decided.need)
     if isinstance(outcome, ContractTooSmall):
-        need = _capacity_need(decided.placement, decided.wanted, decided.time_limit_s, job["created_at"])
+        need = _capacity_need(decided.placement, decided.time_limit_s, job["created_at"])
         raise contract_too_small(need, _available(services, contract.owner_id) // contract.weight_thousandths)
     if isinstance(outcome, QuotaError):
         raise outcome
@@ -324,7 +344,8 @@ def _payer_now(services: Services, decided: Plan) -> Payer:
 
 
 def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
-    wanted, job_id = decided.wanted, new_id("job")
+    wanted, placement, job_id = decided.wanted, decided.placement, new_id("job")
+    asked = placement.sized
     return {
         "id": job_id,
         "name": wanted.name,
@@ -332,17 +353,23 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "project_id": decided.project.id,
         "programme_id": decided.project.programme_id,
         "award_id": decided.payer.award_id,
-        "site_id": decided.placement.site.id,
+        "site_id": placement.site.id,
         "hold_id": job_id,
-        "account": decided.placement.account,
+        "account": placement.account,
         "state": JobState.HELD.value,
         "reason": None,
         "gpus": wanted.gpus,
-        "gpu_class": decided.placement.gpu_class,
-        "weight_thousandths": decided.weight_thousandths,
+        "gpus_taken": asked.gpus_taken,
+        "gpu_class": placement.gpu_class,
+        "weight_thousandths": placement.weight_thousandths,
         "nodes": wanted.nodes,
-        "cpus_per_gpu": wanted.cpus_per_gpu,
-        "memory_mib": wanted.memory_mib,
+        "cpus_per_gpu": asked.cpus_per_gpu,
+        "cpus": asked.size.cpus,
+        "memory_mib": asked.memory_mib,
+        "exclusive": asked.size.exclusive,
+        "partition": placement.site.settings.partition,
+        "charging_rule_id": placement.site.rule.id,
+        "rate_credits_per_s": placement.rate_credits_per_s,
         "time_limit_s": decided.time_limit_s,
         "deadline_at": min(decided.payer.end_at, decided.contract.end_at),
         "snapshot": wanted.snapshot,
@@ -389,7 +416,11 @@ def job_out(job: Mapping[str, Any], person: str, project: str, site: str) -> Job
         reason=job["reason"],
         gpus=job["gpus"],
         gpu_class=job["gpu_class"],
+        cpus=job["cpus"],
+        memory_mib=job["memory_mib"],
         nodes=job["nodes"],
+        exclusive=job["exclusive"],
+        rate_credits_per_s=job["rate_credits_per_s"],
         time_limit_s=job["time_limit_s"],
         site_job_id=job.get("site_job_id"),
         created_at=job["created_at"],

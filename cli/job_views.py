@@ -6,7 +6,7 @@ from typing import Any
 from cli.client import Row, connect, part
 from cli.exits import Exit, Failure, has_ended
 from cli.output import Column, as_json, listed, note, one_line, say
-from cli.units import duration_text, euros_text, hours_text, moment, moment_text
+from cli.units import duration_text, euros_text, hours_text, job_size_text, moment, moment_text
 
 STATES = (
     *("held", "dispatching", "queued", "running", "succeeded", "failed", "cancelled", "timed_out"),
@@ -45,13 +45,12 @@ def _row(job: Row) -> list[Any]:
     ran = ran_s(job)
     charge = job["charged_credits"]
     submitted = moment(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M")
-    gpus = f"{job['gpus']} x {job['gpu_class']}"
     times = [
         submitted,
         None if ran is None else duration_text(ran),
         None if charge is None else hours_text(charge),
     ]
-    return [job["id"], job["name"], job["project"], job["state"], gpus, job["site"], *times]
+    return [job["id"], job["name"], job["project"], job["state"], job_size_text(job), job["site"], *times]
 
 
 def show(job: str, in_json: bool) -> None:
@@ -85,7 +84,7 @@ def _facts(job: Row) -> list[tuple[str, object]]:
         ("person", job["person"]),
         ("project", f"{job['project']}, award {job['award']}"),
         ("site", where),
-        ("GPUs", f"{job['gpus']} x {job['gpu_class']}{nodes}, at most {duration_text(job['time_limit_s'])}"),
+        ("GPUs", f"{job_size_text(job)}{nodes}, at most {duration_text(job['time_limit_s'])}"),
         ("folder", job.get("snapshot")),
     ]
 
@@ -127,12 +126,17 @@ def _attempts(job: Row) -> None:
     if job["usage"]:
         say("\nattempts")
     for number, usage in enumerate(job["usage"], start=1):
-        gpus = f"{usage['gpus']} x {one_line(usage['gpu_class'])}"
         say(
-            f"  {number}. {one_line(usage['state'])}: {gpus} for {duration_text(usage['elapsed_s'])}, "
-            f"weight {usage['weight_thousandths'] / 1000:g} -> {hours_text(usage['charged_credits'])}, "
-            f"{euros_text(usage['value_micro_euros'])}"
+            f"  {number}. {one_line(usage['state'])}: {job_size_text(usage)} for {duration_text(usage['elapsed_s'])}, "
+            f"weight {usage['weight_thousandths'] / 1000:g}{_counted_as(usage)}"
+            f" -> {hours_text(usage['charged_credits'])}, {euros_text(usage['value_micro_euros'])}"
         )
+
+
+def _counted_as(usage: Row) -> str:
+    """Say what an attempt counts as where that is more than its GPUs."""
+    rate, weight = usage["rate_credits_per_s"], usage["weight_thousandths"]
+    return f", counted as {-(-rate * 1000 // weight) / 1000:g} GPUs" if rate > usage["gpus"] * weight > 0 else ""
 
 
 def _refunds(job: Row) -> None:

@@ -7,7 +7,7 @@ PLACES = {
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "organisations", "programme": "programmes", "award": "awards",
     "contract": "contracts", "refund": "refunds",
-    "site": "sites", "class": "sites", "tariff": "tariffs",
+    "site": "sites", "class": "sites", "tariff": "tariffs", "rule": "rules",
     "person": "people", "token": "people",
 }  # fmt: skip
 """First word -> module of cli that holds the command, in the order of `idf-compute --help`."""

@@ -2,7 +2,7 @@
 
 from datetime import date
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -71,7 +71,7 @@ def _print(answer: Row) -> None:
     columns += [Column(name, right=True) for name in ("ATTEMPTS", "GPU TIME", "CHARGED", "OVERRUN")]
     columns += [Column("REFUNDED", right=True, spare=1), Column("VALUE", right=True)]
     columns += [Column("COMPANY PAYS", right=True, spare=2)]
-    total = {"key": "total", **{figure: _total(answer["rows"], figure) for figure in FIGURES}}
+    total: dict[str, Any] = {"key": "total", **{figure: _total(answer["rows"], figure) for figure in FIGURES}}
     table(columns, [_row(row) for row in [*answer["rows"], total]])
     note(f"{answer['from_on']} to {answer['to_on']}; charges in normalised GPU-hours, before refunds")
     if total["unvalued_attempts"]:
@@ -89,7 +89,7 @@ def _total(rows: list[Row], figure: str) -> int | None:
     return sum(known) if known or not rows else None
 
 
-def _row(row: Row) -> list[str | int]:
+def _row(row: dict[str, Any]) -> list[str | int]:
     some = "+" if row["unvalued_attempts"] and row["value_micro_euros"] is not None else ""
     return [
         row["key"],

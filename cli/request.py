@@ -12,6 +12,7 @@ SCRIPT_BYTES_MAX = 1024 * 1024
 _OF_OPTION = {
     "job-name": "name", "time": "time_limit_s", "nodes": "nodes", "gpus": "gpus", "gpus-per-node": "gpus",
     "gpus-per-task": "gpus", "gres": "gpus", "cpus-per-gpu": "cpus_per_gpu", "cpus-per-task": "cpus_per_gpu",
+    "exclusive": "exclusive",
     "mem": "memory_mib", "mem-per-gpu": "memory_mib", "mem-per-cpu": "memory_mib", "constraint": "gpu_class",
 }  # fmt: skip
 """Which field a command-line option must set to win over an option of the script."""
@@ -53,28 +54,31 @@ def _script_text(data: bytes, file: Path) -> str:
 
 def needs_sites(directives: Directives, given: Fields) -> bool:
     """Say whether the sites' maps are needed to understand a script's kind of GPU."""
-    return "gpu_class" not in given and bool(directives.gpu_type or directives.constraint)
+    return "gpu_class" not in given and given.get("gpus") != 0 and bool(directives.gpu_type or directives.constraint)
 
 
 def merged(directives: Directives, given: Fields, sites: list[Fields]) -> Fields:
     """Give the fields of JobIn that describe the resources; what is in `given` wins. Raises Failure."""
-    plain = {name: getattr(directives, name) for name in ("name", "time_limit_s", "nodes", "cpus_per_gpu")}
+    plain = {name: getattr(directives, name) for name in ("name", "time_limit_s", "nodes", "cpus_per_gpu", "exclusive")}
     fields = {**{name: value for name, value in plain.items() if value is not None}, **given}
     nodes = fields.get("nodes", 1)
     if "gpus" not in fields:
         fields["gpus"] = _gpus(directives, nodes)
     _check_tasks(directives, nodes)
-    cpus_per_node = _cpus_per_node(directives, fields, nodes)
+    if not fields["gpus"]:
+        _check_without_gpu(directives, fields)
+    cpus_per_node = (_cpus_per_node if fields["gpus"] else _cpus_without_gpu)(directives, fields, nodes)
     if "memory_mib" not in fields and directives.memory:
         fields["memory_mib"] = _memory_mib(*directives.memory, fields["gpus"], nodes, cpus_per_node)
-    if needs_sites(directives, given):
+    if fields["gpus"] and needs_sites(directives, given):
         fields["gpu_class"] = _gpu_class(directives, sites, given.get("site"))
     return fields
 
 
 def _gpus(directives: Directives, nodes: int) -> int:
     per_node = (directives.gpus_per_node, directives.gres_per_node, directives.gpus_per_task)
-    asked = {count * nodes for count in per_node if count} | ({directives.gpus} if directives.gpus else set())
+    asked = {count * nodes for count in per_node if count is not None}
+    asked |= set() if directives.gpus is None else {directives.gpus}
     if len(asked) > 1:
         raise Failure(
             Exit.REFUSED,
@@ -92,6 +96,28 @@ def _check_tasks(directives: Directives, nodes: int) -> None:
             f"the script asks for more than one task per node (--ntasks), or for other than {nodes}",
             "one task runs per node: start the others from it, as torchrun does, and delete the line",
         )
+
+
+def _check_without_gpu(directives: Directives, fields: Fields) -> None:
+    """Refuse what counts by GPUs in a job that has none."""
+    by_memory = "memory_mib" not in fields and directives.memory is not None and directives.memory[0] == "gpu"
+    named = ["--cpus-per-gpu"] if directives.cpus_per_gpu else []
+    named += ["--mem-per-gpu"] if by_memory else []
+    if named:
+        raise Failure(
+            Exit.REFUSED,
+            f"the script asks for {' and '.join(named)}, and the job has no GPU",
+            "give --cpus and --mem, and delete the line",
+        )
+
+
+def _cpus_without_gpu(directives: Directives, fields: Fields, nodes: int) -> int | None:
+    """Give the CPUs of a node, and turn `--cpus-per-task` (one task per node) into CPUs over all nodes."""
+    if "cpus" not in fields and directives.cpus_per_task:
+        fields["cpus"] = directives.cpus_per_task * nodes
+    if "cpus" in fields:
+        return int(fields["cpus"]) // nodes
+    return None if fields.get("exclusive") else 1
 
 
 def _cpus_per_node(directives: Directives, fields: Fields, nodes: int) -> int | None:
@@ -155,7 +181,7 @@ def _one_of(what: str, meant: set[str], sites: list[Fields]) -> set[str]:
 
 def remarks(directives: Directives, given: Fields, script: Path) -> list[str]:
     """Say in one line what was taken over from a script, and in further ones what was not."""
-    won = [found for found in directives.taken if _OF_OPTION.get(found.option.name) in given]
+    won = [found for found in directives.taken if _has_won(found.option.name, given)]
     taken = [found for found in directives.taken if found not in won and found.option.name != "export"]
     lines = [f"taken over from {script.name}: {' '.join(map(str, taken))}"] if taken else []
     if won:
@@ -165,6 +191,13 @@ def remarks(directives: Directives, given: Fields, script: Path) -> list[str]:
     if any(found.option.name == "export" and found.value.upper() == "ALL" for found in directives.taken):
         lines.append("the variables of your shell are not sent; use --env NAME=VALUE for those that the job needs")
     return lines
+
+
+def _has_won(option: str, given: Fields) -> bool:
+    """Say whether what was typed wins over an option of the script."""
+    field = _OF_OPTION.get(option)
+    without_gpu = given.get("gpus") == 0 and field == "gpu_class"
+    return field in given or without_gpu or (option == "cpus-per-task" and "cpus" in given)
 
 
 def _reasons(directives: Directives) -> list[str]:

@@ -9,6 +9,7 @@ from cli.sbatch_words import Found, found_in, wrong
 from cli.units import memory_mib, slurm_duration_s
 
 _COUNT = re.compile(r"[1-9][0-9]{0,6}")
+_GPUS = re.compile(r"0|[1-9][0-9]{0,6}")
 _RANGE = re.compile(r"([1-9][0-9]{0,6})(?:-([1-9][0-9]{0,6}))?")
 
 
@@ -30,6 +31,7 @@ class Directives(NamedTuple):
     """What it is counted by (`node`, `gpu`, `cpu`) and MiB."""
     tasks: int | None = None
     tasks_per_node: int | None = None
+    exclusive: bool | None = None
     taken: tuple[Found, ...] = ()
     dropped: tuple[Found, ...] = ()
 
@@ -65,7 +67,7 @@ def _meaning(found: Found, name: str, value: str) -> dict[str, Any]:
         return _gpus(found, per_gpu_count[name], value)
     if name.startswith("mem"):
         return {"memory": _memory(found, name, value)}
-    readers = {"time": _time, "nodes": _nodes, "gres": _gres, "export": _export}
+    readers = {"time": _time, "nodes": _nodes, "gres": _gres, "export": _export, "exclusive": _exclusive}
     if name in readers:
         return readers[name](found, value)
     return {name.removeprefix("job-"): value}
@@ -95,14 +97,16 @@ def _gpus(found: Found, field: str, value: str) -> dict[str, Any]:
     if "," in value:
         raise _refused(found, f"{found} asks for several kinds of GPU", "a job has GPUs of one kind")
     kind, _, count = value.rpartition(":")
-    return {field: _count(found, count), **({"gpu_type": kind} if kind else {})}
+    if not _GPUS.fullmatch(count):
+        raise wrong(found.line, f"{found} is not understood", "give a whole number")
+    return {field: int(count), **({"gpu_type": kind} if kind else {})}
 
 
 def _gres(found: Found, value: str) -> dict[str, Any]:
     resource, _, rest = value.removeprefix("gres:").removeprefix("gres/").partition(":")
     if resource != "gpu" or "," in value:
         raise _refused(found, f"{found} asks for more than GPUs", "only gpu[:type][:count] is taken over")
-    if not rest or rest[-1] not in "0123456789" or (":" not in rest and not _COUNT.fullmatch(rest)):
+    if not rest or rest[-1] not in "0123456789" or (":" not in rest and not _GPUS.fullmatch(rest)):
         rest = f"{rest}:1" if rest else "1"
     return _gpus(found, "gres_per_node", rest)
 
@@ -118,6 +122,14 @@ def _export(found: Found, value: str) -> dict[str, Any]:
     if value.upper() not in ("ALL", "NONE", "NIL"):
         raise _refused(found, f"--export with values (line {found.line}) cannot be taken over", "use --env NAME=VALUE")
     return {}
+
+
+def _exclusive(found: Found, value: str) -> dict[str, Any]:
+    if value:
+        raise _refused(
+            found, f"{found} shares nodes with some", "write --exclusive for whole nodes, or delete the line"
+        )
+    return {"exclusive": True}
 
 
 def _refused(found: Found, sentence: str, remedy: str) -> Failure:

@@ -39,7 +39,8 @@ _TABLE = {
     Fate.TAKE: {
         "": "job-name,J time,t nodes,N gpus,G gpus-per-node gpus-per-task gres cpus-per-gpu "
         "cpus-per-task,c mem "
-        "mem-per-gpu mem-per-cpu constraint,C ntasks,n ntasks-per-node export",
+        "mem-per-gpu mem-per-cpu constraint,C ntasks,n ntasks-per-node export "
+        "exclusive?",
     },
     Fate.SAME: {"": "no-requeue!"},
     Fate.DROP: {
@@ -57,7 +58,6 @@ _TABLE = {
         "delay-boot "
         "reservation priority",
         "a job runs once: submit it again, and let it resume by itself": "requeue!",
-        "whole nodes are asked for by their number of GPUs": "exclusive?",
         "GPUs are not shared": "oversubscribe,s!",
         "use idf-compute submit -- COMMAND": "wrap",
         "use --dir to send a folder that the job starts in": "chdir,D",

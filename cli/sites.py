@@ -10,7 +10,7 @@ from cli.client import Row, connect, part
 from cli.exits import Exit, Failure
 from cli.options import Json, classes_known, sites_known
 from cli.output import Column, as_json, listed, note, one_line, say
-from cli.units import day, first_day, moment_text
+from cli.units import day, first_day, moment_text, thousandths
 
 app = typer.Typer()
 site, gpu_class = typer.Typer(), typer.Typer()
@@ -107,18 +107,10 @@ def add_class(
       idf-compute class add h100-80 --weight 4 --from 2026-01-01
     """
     since = day(start) if start else date.today()
-    body = {"name": name, "weight_thousandths": _thousandths(weight), "valid_from": str(since)}
+    body = {"name": name, "weight_thousandths": thousandths(weight), "valid_from": str(since)}
     added = connect().post("/v1/gpu-classes", body)
     weighted = added["weight_thousandths"] / 1000
     say(as_json(added) if in_json else f"GPU class {one_line(added['name'])} has weight {weighted:g}")
-
-
-def _thousandths(weight: str) -> int:
-    whole, _, decimals = weight.partition(".")
-    digits = f"{whole}{decimals:0<3}"
-    if not digits.isascii() or not digits.isdigit() or len(decimals) > 3 or not whole or len(digits) > 7:
-        raise Failure(Exit.USAGE, f"the weight {weight!r} is not understood", "write 4 or 2.5, at most three decimals")
-    return int(digits)
 
 
 @gpu_class.command("list")

@@ -11,7 +11,7 @@ from cli.exits import Exit, Failure
 from cli.options import Json, classes_known, projects_known, sites_known
 from cli.output import as_json, note, one_line, say
 from cli.sbatch import Directives, parse
-from cli.units import duration_s, duration_text, hours_text, memory_mib
+from cli.units import duration_s, duration_text, hours_text, job_size_text, memory_mib
 
 TRY = {"gpus": 1, "nodes": 1, "time_limit_s": 600, "smallest_gpu": True}
 app = typer.Typer()
@@ -28,7 +28,7 @@ def submit(
     ] = None,
     award: Annotated[str | None, typer.Option(help="Which award pays; else the one that ends first.")] = None,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", "-G", min=1, help="In all, over all nodes. [default: 1]")
+        int | None, typer.Option("--gpus", "-G", min=0, help="In all, over all nodes; 0: none. [default: 1]")
     ] = None,
     gpu_class: Annotated[
         str | None,
@@ -37,6 +37,8 @@ def submit(
     time: Annotated[str | None, typer.Option("--time", "-t", help="At most: 90m, 2h, 1d, HH:MM:SS, D-HH.")] = None,
     nodes: Annotated[int | None, typer.Option("--nodes", "-N", min=1, help="[default: 1]")] = None,
     cpus_per_gpu: Annotated[int | None, typer.Option(min=1)] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="In all, of a job without GPU (--gpus 0).")] = None,
+    exclusive: Annotated[bool, typer.Option("--exclusive", help="Whole nodes; they are charged whole.")] = False,
     mem: Annotated[str | None, typer.Option(help="Memory per node: 4G, 512M.")] = None,
     name: Annotated[str | None, typer.Option("--name", "-J", help="[default: the script's name]")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
@@ -57,14 +59,15 @@ def submit(
       idf-compute submit --try train.sbatch
       idf-compute submit --gpus 4 --gpu-class h100-80 --time 12h train.sh --epochs 3
       idf-compute submit --dir . --follow -- python train.py
+      idf-compute submit --gpus 0 --cpus 16 --mem 32G --dry-run prepare.sh
     """
     if in_json and follow:
         raise Failure(Exit.USAGE, "--follow prints the log, not JSON", "use --wait --json")
     given = {
         "project": project, "award": award, "gpus": gpus, "gpu_class": gpu_class, "nodes": nodes,
         "time_limit_s": duration_s(time) if time else None, "cpus_per_gpu": cpus_per_gpu,
-        "memory_mib": memory_mib(mem) if mem else None, "name": name, "site": site,
-        "environment": _environment(env or []) or None,
+        "cpus": cpus, "exclusive": exclusive or None, "memory_mib": memory_mib(mem) if mem else None, "name": name,
+        "site": site, "environment": _environment(env or []) or None,
     }  # fmt: skip
     body: Row = {field: value for field, value in given.items() if value is not None}
     if attempt:
@@ -98,9 +101,10 @@ def _environment(pairs: list[str]) -> dict[str, str]:
 
 def _tried(body: Row) -> Row:
     """Apply --try. Raises Failure if the same was asked for otherwise."""
-    asked = [field for field in ("gpus", "gpu_class", "nodes", "time_limit_s") if field in body]
+    asked = [field for field in ("gpus", "gpu_class", "nodes", "time_limit_s", "cpus", "exclusive") if field in body]
     if asked:
-        raise Failure(Exit.USAGE, "--try goes without --gpus, --gpu-class, --nodes and --time", "leave out one side")
+        sentence = "--try goes without --gpus, --gpu-class, --nodes, --time, --cpus and --exclusive"
+        raise Failure(Exit.USAGE, sentence, "leave out one side")
     return {**body, **TRY}
 
 
@@ -141,13 +145,14 @@ def _plan(client: Client, body: Row, *, in_json: bool) -> int:
         return Exit.OK
     left = plan["available_credits"] - plan["held_credits"]
     say(
-        f"would run {plan['gpus']} x {one_line(plan['gpu_class'])} at {one_line(plan['site'])} "
-        f"for at most {duration_text(plan['time_limit_s'])}"
+        f"would run {job_size_text(plan)} at {one_line(plan['site'])} for at most {duration_text(plan['time_limit_s'])}"
     )
     say(
         f"would hold {hours_text(plan['held_credits'])} of award {one_line(plan['award'])} of project "
         f"{one_line(plan['project'])}, leaving {hours_text(left)}"
     )
+    for number, line in enumerate(plan["sum"]):
+        say(f"{'' if number else 'counted:':<9} {one_line(line)}")
     for notice in plan["notices"]:
         note(f"notice: {one_line(notice)}")
     return Exit.OK
@@ -170,7 +175,7 @@ def _submitted(client: Client, body: Row, *, wait: bool, follow: bool, in_json: 
 
 def _announce(job: Row, *, quiet_stdout: bool) -> None:
     """Say which job it is: on stdout, unless that carries the log."""
-    what = f"{job['gpus']} x {one_line(job['gpu_class'])} at {one_line(job['site'])}"
+    what = f"{job_size_text(job)} at {one_line(job['site'])}"
     bounds = f"at most {duration_text(job['time_limit_s'])}, {hours_text(job['held_credits'])} held"
     (note if quiet_stdout else say)(f"job {one_line(job['id'])}: {what}, {bounds}")
     for notice in job["notices"]:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from cli.exits import Exit, Failure
 
@@ -72,6 +73,32 @@ def memory_mib(text: str) -> int:
         raise Failure(Exit.USAGE, f"the memory {text!r} is not understood", "write 4G or 512M, per node")
     kib = int(match[1]) * {"K": 1, "": 1024, "M": 1024, "G": 1024**2, "T": 1024**3}[match[2].upper()]
     return -(-kib // 1024)
+
+
+def memory_text(amount_mib: int) -> str:
+    """Write an amount of memory: 90 GiB, or MiB where that is no whole number of GiB."""
+    whole, rest = divmod(amount_mib, 1024)
+    return f"{amount_mib} MiB" if rest or not whole else f"{whole} GiB"
+
+
+def job_size_text(job: dict[str, Any]) -> str:
+    """Write what a job, a plan or an attempt asks for: `2 x a100-80`, or `8 CPUs` where it has no GPU."""
+    from cli.output import one_line
+
+    whole = "whole nodes" if job.get("exclusive") else ""
+    if job["gpus"]:
+        return f"{job['gpus']} x {one_line(job['gpu_class'])}{', ' if whole else ''}{whole}"
+    cpus = job.get("cpus")
+    return f"{cpus} CPU{'s' if cpus != 1 else ''}" if cpus else whole or "no GPU"
+
+
+def thousandths(weight: str) -> int:
+    """Read a weight of at most three decimals, 4 or 0.05, as thousandths. Raises Failure."""
+    whole, _, decimals = weight.partition(".")
+    digits = f"{whole}{decimals:0<3}"
+    if not digits.isascii() or not digits.isdigit() or len(decimals) > 3 or not whole or len(digits) > 7:
+        raise Failure(Exit.USAGE, f"the weight {weight!r} is not understood", "write 4 or 2.5, at most three decimals")
+    return int(digits)
 
 
 def credits_of_hours(text: str) -> int:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Table, bindparam, select
 from sqlmodel import Session
 
 from quotas.amounts import CREDITS_PER_HOUR, hours_text
+from quotas.charging import Rule, Size, rate_credits_per_s
 from quotas.errors import ContractTooSmall, QuotaError
 from quotas.ledger import CAPACITY, Movement, Posting, account_id, open_account, post
 from quotas.models import Account, Contract
@@ -38,11 +39,22 @@ class CapacityNeed:
 
     site_name: str
     gpu_class: str
-    gpu_seconds: int
-    """What the job may use at most, in GPU-seconds of the class."""
+    rule: Rule
+    size: Size
+    seconds: int
+    """How long it may run at most, the kill grace included."""
     time_limit_s: int
     now: datetime
     free_hours_first: bool = False
+
+    def credits_at(self, weight_thousandths: int) -> int:
+        """Return what the job may use at most, counted by the same rule as on the award's side."""
+        return rate_credits_per_s(self.rule, self.size, weight_thousandths) * self.seconds
+
+    @property
+    def gpu_seconds(self) -> int:
+        """What that comes to in GPU-seconds of the class (CPU-seconds without GPU), rounded up."""
+        return -(-self.credits_at(1000) // 1000)
 
 
 def open_contract(session: Session, *, gpu_seconds: int, weight_thousandths: int, **facts: Any) -> Contract:
@@ -129,7 +141,7 @@ def choose_contract(offers: Sequence[Capacity], need: CapacityNeed) -> Capacity:
             f"before the job's time limit of {need.time_limit_s // 60} min",
             f"--time {left_min}" if left_min else "choose another site",
         )
-    able = [offer for offer in lasting if offer.available >= need.gpu_seconds * offer.weight_thousandths]
+    able = [offer for offer in lasting if offer.available >= need.credits_at(offer.weight_thousandths)]
     if not able:
         raise contract_too_small(need, max(offer.available // offer.weight_thousandths for offer in lasting))
     return min(able, key=lambda offer: _order(offer, free_first=need.free_hours_first))

@@ -16,6 +16,8 @@ QuotaError
 ├── RateRefused          a weight or tariff that would contradict what was held or charged, or another weight
 ├── RefundTooLarge       more than the job's charge minus earlier refunds
 ├── RefundDecided        the refund was posted or refused before
+├── NotChargeable        the charging rule has no price for such a job
+├── SizeUnknown          the charging rule counts what nobody knows of the job
 ├── ContractTooSmall     no contract of the site can give the hold's capacity
 ├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
@@ -142,6 +144,18 @@ class HoldTooSmall(QuotaError):
     """More would be settled or released than the hold still has."""
 
     code = "hold-too-small"
+
+
+class NotChargeable(QuotaError):
+    """The charging rule has no price for such a job: it would run for nothing."""
+
+    code = "not-chargeable"
+
+
+class SizeUnknown(QuotaError):
+    """The charging rule counts something of which the job's number is not known: unknown is never zero."""
+
+    code = "size-unknown"
 
 
 class TransferReused(QuotaError):

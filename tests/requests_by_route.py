@@ -22,6 +22,7 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
         {"project": "vision", "amount_credits": HOUR, "start_on": "2026-01-01", "end_on": "2099-01-01"},
     ),
     "/gpu-classes": ("marc", {"name": "h100-80", "weight_thousandths": 4000, "valid_from": "2026-01-01"}),
+    "/charging-rules": ("olga", {"site": SITE["name"], "valid_from": "2026-01-01", "cpus_per_gpu": 10}),
     "/contracts": (
         "marc",
         {

@@ -153,6 +153,10 @@ class World:
                 },
             )
 
+    def set_rule(self, **figures: Any) -> Any:
+        """Give the site a charging rule from the beginning of the year on."""
+        return self.post("olga", "/charging-rules", {"site": SITE["name"], "valid_from": "2026-01-01", **figures})
+
     def enrol_site(self, **changes: Any) -> Any:
         return self.post("olga", "/sites", {**SITE, **changes})
 
@@ -165,7 +169,9 @@ class World:
 
 
 @contextmanager
-def world(database_url: str, folder: Path, scheduler: Scheduler | None = None) -> Iterator[World]:
+def world(
+    database_url: str, folder: Path, scheduler: Scheduler | None = None, *, made_before: bool = False
+) -> Iterator[World]:
     """A region with people, projects and a site, over a scheduler in memory unless another is given."""
     chosen = scheduler or FakeScheduler(now=utcnow(), gpus_total=8)
     settings = Settings(data_dir=folder, database_url=database_url, allow_loopback_sites=True)
@@ -173,9 +179,10 @@ def world(database_url: str, folder: Path, scheduler: Scheduler | None = None) -
     services = bootstrap(settings, make_scheduler=lambda _site: chosen)
     with TestClient(create_app(services), raise_server_exceptions=False) as client:
         made = World(services, chosen, client)
-        made.enter_people()
-        made.enter_projects()
-        made.enrol_site()
-        made.enter_contract()
+        if not made_before:
+            made.enter_people()
+            made.enter_projects()
+            made.enrol_site()
+            made.enter_contract()
         yield made
     services.close()

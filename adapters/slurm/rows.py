@@ -49,7 +49,8 @@ class Row:
             site_job_id=self.job, name=self.name, account=account, state=self.state,
             native_state=self.native_state, submitted_at=self.submitted_at, started_at=self.started_at,
             ended_at=self.ended_at, elapsed_s=self.elapsed_s, gpus=self.tres.gpus,
-            gpu_types=self.tres.gpu_types, cpus=self.tres.cpus, nodes=self.nodes,
+            gpu_types=self.tres.gpu_types, cpus=self.tres.cpus, memory_mib=self.tres.memory_mib,
+            node_count=self.tres.nodes, nodes=self.nodes,
             time_limit_s=self.time_limit_s, exit_code=self.exit_code, signal=self.signal, reason=self.reason,
         )  # fmt: skip
 

@@ -4,7 +4,10 @@ Sources: squeue(1) and sacct(1) of 22.05 to 26.05, sections "JOB STATE CODES". D
 the exit code: out of memory, for one, exits with `0:125`.
 """
 
+import re
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil
 
 from adapters.port import AttemptState
 
@@ -62,6 +65,8 @@ class Tres:
     """None when the site does not track `gres/gpu`, or nothing was allocated yet."""
     gpu_types: dict[str, int] = field(default_factory=dict)
     cpus: int | None = None
+    memory_mib: int | None = None
+    nodes: int | None = None
 
 
 NOTHING_ALLOCATED = Tres()
@@ -70,7 +75,8 @@ NOTHING_ALLOCATED = Tres()
 def parse_tres(text: str) -> Tres:
     """Read `cpu=4,gres/gpu:a100=2,gres/gpu=2,mem=1G,node=1`.
 
-    The untyped count and the typed ones are the same GPUs; typed ones alone are added up.
+    The untyped count and the typed ones are the same GPUs; typed ones alone are added up. Memory is rounded
+    up to MiB, which is also its unit where none is written.
 
     Raises:
         ValueError: the text has another shape.
@@ -81,4 +87,21 @@ def parse_tres(text: str) -> Tres:
     prefix = "gres/gpu:"
     types = {name[len(prefix) :]: int(n) for name, n in amounts.items() if name.startswith(prefix)}
     gpus = int(amounts["gres/gpu"]) if "gres/gpu" in amounts else sum(types.values()) if types else None
-    return Tres(gpus, types, int(amounts["cpu"]) if "cpu" in amounts else None)
+    return Tres(
+        gpus,
+        types,
+        cpus=int(amounts["cpu"]) if "cpu" in amounts else None,
+        memory_mib=_mib(amounts["mem"]) if "mem" in amounts else None,
+        nodes=int(amounts["node"]) if "node" in amounts else None,
+    )
+
+
+_MEMORY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGTP]?)", re.ASCII)
+_KIB = {"K": 1, "": 1024, "M": 1024, "G": 1024**2, "T": 1024**3, "P": 1024**4}
+
+
+def _mib(text: str) -> int:
+    match = _MEMORY.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return ceil(Fraction(match[1]) * _KIB[match[2]] / 1024)

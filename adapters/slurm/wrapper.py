@@ -80,7 +80,9 @@ def sbatch_flags(spec: JobSpec) -> list[str]:
     """
     flags = ["--ignore-pbs", "--no-requeue", "--export=ALL", "--open-mode=append", "--dependency=singleton"]
     flags += [f"--job-name={spec.name}", f"--nodes={_positive(spec.nodes, 'nodes')}"]
-    flags += [f"--time={_minutes(spec.time_limit_s)}", *_gpu_flags(spec)]
+    flags += [f"--time={_minutes(spec.time_limit_s)}", *_processor_flags(spec)]
+    if spec.exclusive:
+        flags.append("--exclusive")
     if spec.memory_mib is not None:
         flags.append(f"--mem={_positive(spec.memory_mib, 'memory_mib')}M")
     if spec.partition is not None:
@@ -90,8 +92,12 @@ def sbatch_flags(spec: JobSpec) -> list[str]:
     return flags
 
 
-def _gpu_flags(spec: JobSpec) -> Iterable[str]:
+def _processor_flags(spec: JobSpec) -> Iterable[str]:
     if spec.gpus == 0:
+        if spec.cpus is not None:
+            each, rest = divmod(_positive(spec.cpus, "cpus"), spec.nodes)
+            _require(each and not rest, f"{spec.cpus} CPUs cannot be shared evenly by {spec.nodes} nodes")
+            yield f"--cpus-per-task={each}"  # one task runs on each node
         return
     total, kind = _positive(spec.gpus, "gpus"), _site_word(spec.gpu_type)
     if total % spec.nodes == 0:

@@ -16,6 +16,7 @@ from quotas.amounts import period
 from quotas.balances import balances_of
 from quotas.ceilings import Limit as Ceilings
 from quotas.ceilings import lift_ceiling, set_ceiling
+from quotas.charging import CPU_CLASS, rule_at
 from quotas.contracts import give_back, open_contract
 from quotas.errors import GpuClassUnknown
 from quotas.models import Award, Ceiling, Contract, Programme
@@ -50,7 +51,10 @@ def create_contract(body: ContractIn, at: At) -> Response:
 
 
 def _weight(session: Session, site: Site, body: ContractIn, start_at: Any) -> int:
-    offered = SiteIn.model_validate(site.settings).gpu_types
+    settings = SiteIn.model_validate(site.settings)
+    if body.gpu_class == CPU_CLASS:
+        return _cpu_weight(session, site, settings, start_at)
+    offered = settings.gpu_types
     if body.gpu_class not in offered:
         shown = ", ".join(sorted(offered))
         raise NotFound(f"site {site.name} has no GPU class {body.gpu_class}; it has: {shown}", f"one of: {shown}")
@@ -59,6 +63,17 @@ def _weight(session: Session, site: Site, body: ContractIn, start_at: Any) -> in
         raise GpuClassUnknown(
             f"GPU class {body.gpu_class} has no weight on {body.start_on}",
             f"`idf-compute class add {body.gpu_class} --weight … --from {body.start_on}`",
+        )
+    return weight
+
+
+def _cpu_weight(session: Session, site: Site, settings: SiteIn, start_at: Any) -> int:
+    """Return what a CPU of a job without GPU counts there: a contract for those is in CPU-hours."""
+    weight = rule_at(session.connection(), site.id, settings.partition, start_at).cpu_weight_thousandths
+    if weight is None:
+        raise GpuClassUnknown(
+            f"site {site.name} has no rate for jobs without GPU on the contract's first day",
+            f"`idf-compute rule add {site.name} --cpu-weight …`",
         )
     return weight
 

@@ -22,6 +22,7 @@ from broker.schemas import (
     ValuedOut,
 )
 from quotas.amounts import day_start
+from quotas.charging import CPU_CLASS
 from quotas.models import GpuClass, Tariff
 from quotas.programmes import set_weight, weights
 from quotas.rates import set_tariff, tariffs, weight_history
@@ -29,8 +30,6 @@ from storage.tables import utcnow
 
 router = APIRouter(route_class=GuardedRoute, tags=["awarding"])
 READERS = ("manager", "operator", "auditor")
-NO_GPU = "cpu"
-"""The reserved name under which jobs without a GPU are charged; it has no weight of its own."""
 
 
 @router.post("/gpu-classes", status_code=201, response_model=GpuClassOut, openapi_extra=allow("manager"))
@@ -76,7 +75,7 @@ def create_tariff(body: TariffIn, at: At) -> Response:
     def act(session: Session) -> TariffEntered:
         site = named(session, Site, body.site)
         valid_from, now = day_start(body.valid_from), utcnow()
-        if body.gpu_class != NO_GPU and body.gpu_class not in weights(session.connection(), max(now, valid_from)):
+        if body.gpu_class != CPU_CLASS and body.gpu_class not in weights(session.connection(), max(now, valid_from)):
             raise NotFound(f"no GPU class {body.gpu_class} has a weight then", "add the class first")
         if session.get(Tariff, (site.id, body.gpu_class, valid_from)) is not None:
             raise NameTaken(

@@ -44,21 +44,6 @@ def bring_columns_back(table: str, key: str, columns: Sequence[str]) -> None:
     op.drop_table(kept)
 
 
-def put_rows_aside(table: str, condition: str) -> None:
-    """On the way down: copy those rows aside that an older release would misread, and delete them."""
-    op.execute(f"CREATE TABLE {PREFIX}{table}_rows AS SELECT * FROM {table} WHERE {condition}")
-    op.execute(f"DELETE FROM {table} WHERE {condition}")
-
-
-def bring_rows_back(table: str) -> None:
-    """On the way up, once the table has its columns again: insert the rows that were put aside."""
-    kept = f"{PREFIX}{table}_rows"
-    if _stands(kept):
-        columns = ", ".join(f'"{column["name"]}"' for column in _inspect().get_columns(kept))
-        op.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {kept}")
-        op.drop_table(kept)
-
-
 def drop_all() -> None:
     """Drop everything that was put aside: the way down to nothing."""
     for table in _inspect().get_table_names():
@@ -72,3 +57,20 @@ def _stands(table: str) -> bool:
 
 def _inspect() -> sa.Inspector:
     return sa.inspect(op.get_bind())
+
+
+def put_rows_aside(table: str, condition: str) -> None:
+    """On the way down: move the rows aside that the older release cannot hold; name those tables first that refer to others."""
+    op.execute(f"CREATE TABLE {PREFIX}{table}_rows AS SELECT * FROM {table} WHERE {condition}")
+    op.execute(f"DELETE FROM {table} WHERE {condition}")
+
+
+def bring_rows_back(table: str, without: str = "") -> None:
+    """On the way up: bring such rows back, those first that others refer to; `without` is a key that is counted anew."""
+    kept = f"{PREFIX}{table}_rows"
+    if _stands(kept):
+        names = [column["name"] for column in _inspect().get_columns(kept) if column["name"] != without]
+        columns = ", ".join(f'"{name}"' for name in names)
+        order = f" ORDER BY {without}" if without else ""
+        op.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {kept}{order}")
+        op.drop_table(kept)

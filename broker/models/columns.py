@@ -12,9 +12,10 @@ from sqlmodel import Field
 from storage.tables import UtcTime
 
 
-def reference(target: str, *, index: bool = False, primary_key: bool = False) -> Any:
+def reference(target: str, *, index: bool = False, primary_key: bool = False, nullable: bool = False) -> Any:
     """Make a column that names a row of another table by its id."""
-    return Field(sa_column=Column(String(40), ForeignKey(target), nullable=False, index=index, primary_key=primary_key))
+    column = Column(String(40), ForeignKey(target), nullable=nullable, index=index, primary_key=primary_key)
+    return Field(default=None, sa_column=column) if nullable else Field(sa_column=column)
 
 
 def moment(*, nullable: bool = False) -> Any:

@@ -30,7 +30,8 @@ class Job(SQLModel, table=True):
         CheckConstraint(f"state IN ({_STATES})", name="state_known"),
         CheckConstraint(f"settled_at IS NULL OR state IN ({_ENDED})", name="settled_only_when_ended"),
         CheckConstraint("(settled_at IS NULL) = (charged_credits IS NULL)", name="charged_when_settled"),
-        CheckConstraint("gpus > 0 AND nodes > 0 AND time_limit_s > 0", name="size_positive"),
+        CheckConstraint("gpus >= 0 AND gpus_taken >= gpus AND nodes > 0 AND time_limit_s > 0", name="size_positive"),
+        CheckConstraint("rate_credits_per_s > 0", name="rate_positive"),
         Index("ix_job_site_id_state", "site_id", "state"),
         Index("ix_job_unsettled", "site_id", "id", sqlite_where=_UNSETTLED, postgresql_where=_UNSETTLED),
         Index("ix_job_project_id_id", "project_id", "id"),
@@ -48,11 +49,23 @@ class Job(SQLModel, table=True):
     state: str = Field(max_length=16)
     reason: str | None = Field(default=None, max_length=1000)
     gpus: int
+    gpus_taken: int
+    """That nobody else can use meanwhile: what ceilings count."""
     gpu_class: str = Field(max_length=40)
     weight_thousandths: int
     nodes: int
     cpus_per_gpu: int | None = None
+    cpus: int | None = None
+    """Asked for over all nodes, as they are counted; None where nobody named any and they are not counted."""
     memory_mib: int | None = None
+    """Asked for on each node."""
+    exclusive: bool = False
+    """Whole nodes, by wish or by the rule."""
+    partition: str | None = Field(default=None, max_length=64)
+    charging_rule_id: str | None = reference("charging_rule.id", nullable=True)
+    """Frozen at the hold, for the charge (docs/rules.md); None where the site had no rule: GPUs alone count."""
+    rate_credits_per_s: int = Field(sa_column=Column(BIG, nullable=False))
+    """What the hold pays for, each second."""
     time_limit_s: int
     deadline_at: datetime = moment()
     snapshot: str | None = Field(default=None, max_length=64)

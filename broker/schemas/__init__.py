@@ -23,6 +23,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
@@ -46,6 +47,8 @@ __all__ = [
     "BudgetOut",
     "CeilingIn",
     "CeilingOut",
+    "ChargingRuleIn",
+    "ChargingRuleOut",
     "ClassHours",
     "Confidentiality",
     "ContractIn",

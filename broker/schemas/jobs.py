@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 from broker.lifecycle import JobState
 from broker.schemas.base import (
     ARGUMENT_BYTES_MAX,
+    CPUS_MAX,
     ENVIRONMENT_BYTES_MAX,
     GPUS_MAX,
     SCRIPT_BYTES_MAX,
@@ -31,12 +32,17 @@ class JobIn(Schema):
     award: Id | None = None
     site: Slug | None = None
     name: Label | None = None
-    gpus: int = Field(default=1, ge=1, le=GPUS_MAX)
+    gpus: int = Field(default=1, ge=0, le=GPUS_MAX)
+    """Over all nodes; 0 where a site has a rate for jobs without GPU."""
     gpu_class: GpuClassName | None = None
     smallest_gpu: bool = False
     """Take the class of least weight (`submit --try`)."""
     nodes: int = Field(default=1, ge=1, le=1024)
     cpus_per_gpu: int | None = Field(default=None, ge=1, le=1024)
+    cpus: int | None = Field(default=None, ge=1, le=CPUS_MAX)
+    """Over all nodes, the same number on each; only without GPU."""
+    exclusive: bool = False
+    """Whole nodes, which are counted whole."""
     memory_mib: int | None = Field(default=None, ge=1, le=64 * 1024 * 1024)
     """Per node."""
     time_limit_s: int | None = Field(default=None, ge=60, le=TIME_LIMIT_S_MAX)
@@ -59,7 +65,18 @@ class JobIn(Schema):
             raise ValueError(f"arguments may have at most {ARGUMENT_BYTES_MAX} bytes together")
         if sum(len(k) + len(v.encode()) for k, v in self.environment.items()) > ENVIRONMENT_BYTES_MAX:
             raise ValueError(f"the environment may have at most {ENVIRONMENT_BYTES_MAX} bytes")
-        if self.nodes > self.gpus:
+        return self
+
+    @model_validator(mode="after")
+    def _has_gpus_or_cpus(self) -> "JobIn":
+        if self.gpus == 0:
+            if self.gpu_class is not None or self.smallest_gpu or self.cpus_per_gpu is not None:
+                raise ValueError("a job without GPU goes without gpu_class, smallest_gpu and cpus_per_gpu: use cpus")
+            if self.cpus is not None and self.cpus % self.nodes:
+                raise ValueError("each node has the same number of CPUs: cpus must be a multiple of nodes")
+        elif self.cpus is not None:
+            raise ValueError("cpus is for jobs without GPU (gpus 0): use cpus_per_gpu")
+        elif self.nodes > self.gpus:
             raise ValueError("a job has at least one GPU on each node: gpus must not be below nodes")
         return self
 
@@ -72,10 +89,22 @@ class PlanOut(BaseModel):
     award: str
     gpu_class: str
     gpus: int
+    cpus: int | None
+    """Over all nodes; None where they are not counted and nobody named any."""
+    memory_mib: int | None
+    """Per node; None likewise."""
     nodes: int
+    exclusive: bool
+    partition: str | None
     time_limit_s: int
     kill_grace_s: int
     weight_thousandths: int
+    """Of one GPU, or of one CPU where the job has no GPU."""
+    charging_rule: str | None
+    """None: no rule was entered for the site, and GPUs alone are counted."""
+    rate_credits_per_s: int
+    sum: list[str]
+    """What is counted and what comes of it, line by line."""
     held_credits: int
     available_credits: int
     """Of that award, before the hold."""
@@ -97,7 +126,13 @@ class JobOut(BaseModel):
     reason: str | None
     gpus: int
     gpu_class: str
+    """`cpu` for a job without GPU."""
+    cpus: int | None
+    memory_mib: int | None
     nodes: int
+    exclusive: bool
+    rate_credits_per_s: int
+    """What its hold pays for, each second."""
     time_limit_s: int
     site_job_id: str | None
     created_at: datetime
@@ -131,7 +166,14 @@ class UsageOut(Worth):
     ended_at: datetime | None
     elapsed_s: int
     gpus: int
+    cpus: int | None
+    """Allocated over all nodes, as memory and nodes; None where the site did not tell."""
+    memory_mib: int | None
+    nodes: int | None
+    exclusive: bool
     gpu_class: str
+    rate_credits_per_s: int
+    """What the hold's charging rule counts of it, each second."""
     weight_thousandths: int
     charged_credits: int
     tariff_micro_euros: int | None

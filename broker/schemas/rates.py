@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from broker.schemas.base import (
     Day,
@@ -10,6 +10,7 @@ from broker.schemas.base import (
     Schema,
     Slug,
 )
+from quotas.charging import CPU_CLASS
 
 
 class GpuClassIn(Schema):
@@ -18,6 +19,13 @@ class GpuClassIn(Schema):
     name: GpuClassName
     weight_thousandths: int = Field(ge=1, le=1_000_000)
     valid_from: Day
+
+    @field_validator("name")
+    @classmethod
+    def _is_not_reserved(cls, value: str) -> str:
+        if value == CPU_CLASS:
+            raise ValueError(f"the name {CPU_CLASS} is reserved for jobs without GPU: choose another name")
+        return value
 
 
 class GpuClassOut(BaseModel):

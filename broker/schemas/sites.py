@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, field_validator
 
 from broker.schemas.base import (
     GPUS_MAX,
@@ -11,6 +11,7 @@ from broker.schemas.base import (
     Schema,
     Slug,
 )
+from quotas.charging import CPU_CLASS
 
 
 class SiteIn(Schema):
@@ -35,6 +36,13 @@ class SiteIn(Schema):
     gpus_per_job_max: int = Field(default=64, ge=1, le=GPUS_MAX)
     time_limit_s_max: int = Field(default=24 * 3600, ge=60, le=TIME_LIMIT_S_MAX)
     kill_grace_s: int = Field(default=60, ge=0, le=3600)
+
+    @field_validator("gpu_types")
+    @classmethod
+    def _has_no_reserved_class(cls, value: dict[str, str]) -> dict[str, str]:
+        if CPU_CLASS in value:
+            raise ValueError(f"the name {CPU_CLASS} is reserved for jobs without GPU: choose another name")
+        return value
 
 
 class SiteOut(BaseModel):

@@ -2,6 +2,7 @@
 
 from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
 from quotas.models.ceilings import Ceiling
+from quotas.models.charging import ChargingRule
 from quotas.models.contracts import Contract
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
@@ -19,6 +20,7 @@ __all__ = [
     "AwardOutcome",
     "Ceiling",
     "ChainHead",
+    "ChargingRule",
     "Contract",
     "FundingShare",
     "GpuClass",

@@ -135,6 +135,23 @@ def test_a_failure_keeps_its_exit_code(ground: Ground) -> None:
     assert (last.state, last.exit_code) == (AttemptState.FAILED, 3)
 
 
+def test_what_was_given_is_told(ground: Ground) -> None:
+    last = ground.ended(send(ground, spec(ground.account, "sleep 2\n", gpus=2, cpus_per_gpu=3, memory_mib=600)))
+    assert (last.gpus, last.cpus, last.memory_mib, last.node_count) == (2, 6, 600, 1)
+
+
+def test_a_job_without_gpu_is_given_none(ground: Ground) -> None:
+    wanted = spec(ground.account, "sleep 2\n", gpus=0, gpu_type="", cpus=6, memory_mib=300, nodes=2)
+    last = ground.ended(send(ground, wanted))
+    assert (last.gpus or 0, dict(last.gpu_types)) == (0, {})
+    assert (last.cpus, last.memory_mib, last.node_count) == (6, 600, 2)
+
+
+def test_a_job_alone_on_its_node_is_given_all_its_gpus_and_cpus(ground: Ground) -> None:
+    last = ground.ended(send(ground, spec(ground.account, "sleep 2\n", exclusive=True, memory_mib=300)))
+    assert (last.gpus, last.cpus, last.memory_mib, last.node_count) == (4, 32, 300, 1)
+
+
 def test_more_than_the_site_has_is_rejected_with_its_reason(ground: Ground) -> None:
     job = spec(ground.account, gpus=400)
     answer = ground.scheduler.submit(fresh("batch"), [job])[job.name]

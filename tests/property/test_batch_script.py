@@ -135,6 +135,16 @@ def test_what_is_asked_of_slurm() -> None:
     assert "--gpus=a100:3" in sbatch_flags(spec(gpus=3, nodes=2))
 
 
+def test_what_is_asked_of_slurm_without_gpu_and_with_whole_nodes() -> None:
+    without = sbatch_flags(spec(gpus=0, gpu_type="", cpus=8, nodes=2))
+    assert without[5:] == ["--job-name=idf-1", "--nodes=2", "--time=1", "--cpus-per-task=4"]
+    assert not any("gpu" in flag for flag in sbatch_flags(spec(gpus=0, gpu_type="")))
+    assert sbatch_flags(spec(exclusive=True, memory_mib=512))[-2:] == ["--exclusive", "--mem=512M"]
+    for cpus, nodes in ((3, 2), (1, 2), (0, 1)):
+        with pytest.raises(Rejected):
+            sbatch_flags(spec(gpus=0, gpu_type="", cpus=cpus, nodes=nodes))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"time_limit_s": 61}, {"time_limit_s": 0}, {"gpus": -1}, {"nodes": 0}, {"memory_mib": 0}, {"cpus_per_gpu": -2}],

@@ -62,7 +62,7 @@ def test_nothing_negative_is_an_amount(gpus: int, seconds: int, weight: int) -> 
             credits_of(gpus, seconds, weight)
 
 
-@given(st.integers(0, 64), st.integers(0, 100_000), st.integers(1, 10_000), st.integers(0, 10**12))
+@given(st.integers(1, 64), st.integers(0, 100_000), st.integers(1, 10_000), st.integers(0, 10**12))
 def test_a_charge_splits_into_what_the_hold_covers_and_the_overrun(
     gpus: int, elapsed_s: int, weight: int, remaining: int
 ) -> None:

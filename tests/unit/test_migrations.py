@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -69,6 +70,58 @@ def test_up_down_up_on_a_filled_database(empty_url: str, tmp_path: Path) -> None
     with world(empty_url, tmp_path) as region:
         assert region.submit()["state"] == "held"
         assert region.faults() == []
+
+
+def test_the_way_down_to_the_first_release_and_back_loses_nothing(empty_url: str, tmp_path: Path) -> None:
+    migrate_to(empty_url)
+    with world(empty_url, tmp_path) as region:
+        region.set_rule(cpus_per_gpu=10, cpu_weight_thousandths=50)
+        region.enter_contract(gpu_class="cpu")
+        for job in ({"gpus": 2, "cpus_per_gpu": 12}, {"gpus": 0, "cpus": 4}, {"gpus": 0, "cpus": 8}):
+            region.submit(**job)
+        region.step()
+    before = {table: rows(empty_url, table) for table in KEPT}
+    migrate_to(empty_url, "0001")
+    assert [row["gpus"] for row in rows(empty_url, "job")] == [2], "a job without GPU has no place there"
+    migrate_to(empty_url)
+    assert {table: rows(empty_url, table) for table in KEPT} == before
+    with world(empty_url, tmp_path, made_before=True) as region:
+        assert region.faults() == []
+
+
+def test_jobs_and_usage_of_the_first_release_keep_their_price(empty_url: str, tmp_path: Path) -> None:
+    migrate_to(empty_url)
+    with world(empty_url, tmp_path) as region:
+        region.enrol_site(name="second", partition="gpu")
+        region.enter_contract("second")
+        ended, _ = region.submit(gpus=3), region.submit(site="second")
+        region.step()
+        region.scheduler.advance(0)  # type: ignore[attr-defined]
+        region.scheduler.finish(f"idf-{ended['id']}")  # type: ignore[attr-defined]
+        region.step()
+    migrate_to(empty_url, "0003")
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:  # as if nothing newer had ever been there
+        for table in [name for name in inspect(engine).get_table_names() if name.startswith("kept_")]:
+            connection.execute(text(f"DROP TABLE {table}"))
+    engine.dispose()
+    migrate_to(empty_url)
+    for row in (*rows(empty_url, "job"), *rows(empty_url, "usage_record")):
+        assert row["rate_credits_per_s"] == row["gpus"] * row["weight_thousandths"] > 0
+        assert not row["exclusive"]
+        assert row.get("gpus_taken", row["gpus"]) == row["gpus"]
+    assert sorted(str(row["partition"]) for row in rows(empty_url, "job")) == ["None", "gpu"]
+
+
+KEPT = ("charging_rule", "job", "job_payload", "usage_record", "hold", "ledger_transfer")
+
+
+def rows(url: str, table: str) -> list[dict[str, Any]]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).mappings().all()
+    engine.dispose()
+    return [dict(row) for row in found]
 
 
 def test_the_models_and_the_migrated_tables_are_the_same(database_url: str) -> None:

@@ -11,7 +11,7 @@ from adapters.slurm.commands import Adopt, Cancel, Check, Reply, Submit, submitt
 from adapters.slurm.observation import Observe
 from adapters.slurm.refusals import why_not
 from adapters.slurm.rows import host_list, queue_rows
-from adapters.slurm.states import attempt_state, parse_tres
+from adapters.slurm.states import Tres, attempt_state, parse_tres
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "slurm"
 RELEASES = sorted(folder.name for folder in RECORDINGS.iterdir() if folder.name[0].isdigit())
@@ -319,6 +319,23 @@ def test_gpus_are_counted_once() -> None:
     assert (both.gpus, both.gpu_types) == (3, {"a100": 2, "v100": 1})
     assert parse_tres("cpu=4,mem=1G").gpus is None
     assert parse_tres("").cpus is None
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [("256M", 256), ("1G", 1024), ("62.50G", 64000), ("1.5T", 1572864), ("1025K", 2), ("7", 7), ("1P", 1 << 30)],
+)
+def test_memory_is_read_to_the_mib(text: str, mib: int) -> None:
+    assert parse_tres(f"cpu=4,mem={text},node=2").memory_mib == mib
+
+
+def test_what_was_given_is_read_whole() -> None:
+    given = parse_tres("billing=4,cpu=4,gres/gpu:a100=2,gres/gpu=2,mem=1G,node=2")
+    assert (given.cpus, given.memory_mib, given.nodes) == (4, 1024, 2)
+    assert parse_tres("gres/gpu=1") == Tres(1)
+    for odd in ("mem=much", "mem=-1M", "mem=1.5.2G", "mem=1E"):
+        with pytest.raises(ValueError, match=r"m|1"):
+            parse_tres(odd)
 
 
 @pytest.mark.parametrize(

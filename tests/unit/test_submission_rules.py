@@ -226,7 +226,9 @@ def invalid(region: World, changes: dict[str, Any]) -> Any:
 
 
 BAD_JOBS: tuple[dict[str, Any], ...] = (
-        {"gpus": 1, "nodes": 2}, {"gpus": 0}, {"gpus": -1}, {"gpus": 10**30}, {"gpus": 1.5}, {"gpus": "two"},
+        {"gpus": 1, "nodes": 2}, {"gpus": 0, "cpus_per_gpu": 1}, {"gpus": 0, "gpu_class": "a100-80"},
+        {"gpus": 0, "cpus": 3, "nodes": 2}, {"gpus": 0, "smallest_gpu": True}, {"cpus": 4}, {"gpus": 0, "cpus": 0},
+        {"gpus": -1}, {"gpus": 10**30}, {"gpus": 1.5}, {"gpus": "two"},
         {"time_limit_s": 0}, {"time_limit_s": 10**12}, {"memory_mib": 10**12}, {"cpus_per_gpu": 0},
         {"script": None}, {"script": ""}, {"script": " \n"}, {"script": "echo\0"}, {"script": "\ud800"},
         {"script": "x" * (1024 * 1024 + 1)}, {"arguments": ["\0"]}, {"arguments": ["\udfff"]},

@@ -58,6 +58,11 @@ def fields(*lines: str, **given: object) -> dict[str, object]:
         (["--gres=gpu:a100-80:2"], {"gpus": 2, "gpu_class": "a100-80"}),
         (["--gpus=8 --gres=gpu:4 -N2"], {"gpus": 8, "nodes": 2}),
         (["--gpus-per-task=4 -N2 --ntasks-per-node=1"], {"gpus": 8, "nodes": 2}),
+        (["--exclusive -N2 --gres=gpu:4"], {"gpus": 8, "nodes": 2, "exclusive": True}),
+        (["--gpus=0"], {"gpus": 0}),
+        (["--gres=gpu:0 -c 8"], {"gpus": 0, "cpus": 8}),
+        (["-G 0 -N2 -n2 --cpus-per-task=4 --mem-per-cpu=2G"], {"gpus": 0, "nodes": 2, "cpus": 8, "memory_mib": 8192}),
+        (["-G 0 --mem-per-cpu=2G"], {"gpus": 0, "memory_mib": 2048}),
         (["-C v100-32g"], {"gpu_class": "v100-32", "gpus": 1}),
         (["-C v100-32g --gres=gpu:v100:1"], {"gpu_class": "v100-32"}),
         (["--cpus-per-gpu=10"], {"cpus_per_gpu": 10}),
@@ -84,7 +89,6 @@ REFUSED = [
     "-d singleton",
     "--begin=now+1hour",
     "--requeue",
-    "--exclusive",
     "--exclusive=user",
     "--wrap=hostname",
     "--chdir=/tmp",
@@ -97,6 +101,10 @@ REFUSED = [
     "--hold",
     "--signal=USR1@60",
     "--ntasks=4",
+    "-G 0 --cpus-per-gpu=4",
+    "-G 0 --mem-per-gpu=4G",
+    "-G 0 --exclusive --mem-per-cpu=4G",
+    "-G 0 --ntasks=4",
     "-n 4",
     "--ntasks-per-node=4",
     "--nodes=2-4",
@@ -237,3 +245,13 @@ def test_words_are_those_that_sbatch_itself_finds(tmp_path_factory: pytest.TempP
 
 def test_short_options_without_value_may_be_joined() -> None:
     assert [str(found) for found in found_in(script("-vQJx"))] == ["--verbose", "--quiet", "--job-name=x"]
+
+
+def test_a_job_typed_without_gpu_takes_over_no_kind_of_gpu(tmp_path: Path) -> None:
+    asked = parse(script("-C v100-32g", "-c 4", "--mem-per-gpu=9G"))
+    typed: dict[str, object] = {"gpus": 0, "cpus": 6, "memory_mib": 512}
+    assert request.merged(asked, typed, SITES) == typed
+    assert not request.needs_sites(asked, typed)
+    assert request.remarks(asked, typed, tmp_path / "s") == [
+        "your options win over --constraint=v100-32g --cpus-per-task=4 --mem-per-gpu=9G"
+    ]
