@@ -25,7 +25,10 @@ USAGE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("typed", "sent"), [("2.35", 2_350_000), ("2,35", 2_350_000), ("37000", 37_000_000_000), ("0.000001", 1), ("0", 0)])
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [("2.35", 2_350_000), ("2,35", 2_350_000), ("37000", 37_000_000_000), ("0.000001", 1), ("0", 0)],
+)
 def test_euros_are_taken_exactly(run: Any, broker: Broker, typed: str, sent: int) -> None:
     entered = {
         **TARIFF,
