@@ -21,6 +21,7 @@ QuotaError
 ├── ContractTooSmall     no contract of the site can give the hold's capacity
 ├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
+├── NothingLost          a restore is to be recorded, and the chain has what is said to be lost
 └── TransferReused       one transfer id for two different movements
 """
 
@@ -156,6 +157,12 @@ class SizeUnknown(QuotaError):
     """The charging rule counts something of which the job's number is not known: unknown is never zero."""
 
     code = "size-unknown"
+
+
+class NothingLost(QuotaError):
+    """The chain reaches as far as the checkpoint that is said to be lost."""
+
+    code = "nothing-lost"
 
 
 class TransferReused(QuotaError):

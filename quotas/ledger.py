@@ -25,15 +25,15 @@ from quotas.errors import (
     TransferReused,
 )
 from quotas.models import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
-from storage.database import insert_rows, update_column
+from storage.database import among, insert_rows, update_column
 from storage.tables import microseconds
 
 GENESIS = "0" * 64
 TREASURY = "treasury:region"
-_PAIR = r"[a-z][a-z0-9_]*=[!#-&(-:<-\[\]-{}~]+"  # any printable ASCII but the space and "';\|
-_DETAILS = re.compile(f"{_PAIR}(;{_PAIR})*")
 CAPACITY = "treasury:contracts"
 """Where the capacity of contracts comes from: below zero by as much as the Region has ever contracted."""
+_PAIR = r"[a-z][a-z0-9_]*=[!#-&(-:<-\[\]-{}~]+"  # any printable ASCII but the space and "';\|
+_DETAILS = re.compile(f"{_PAIR}(;{_PAIR})*")
 
 _accounts: Table = Account.__table__  # type: ignore[attr-defined]
 _transfers: Table = Transfer.__table__  # type: ignore[attr-defined]
@@ -144,15 +144,15 @@ def open_ledger(session: Session) -> None:
     open_account(session, "treasury", "region")
 
 
-def is_details(text: str) -> bool:
-    """Say whether a text may be a transfer's details: no `|`, quote, backslash or control character, ASCII only."""
-    return len(text) <= DETAILS_MAX and _DETAILS.fullmatch(text) is not None
-
-
 def lock_head(connection: Connection) -> tuple[int, str]:
     """Take the lock of every movement, before any other of the money's rows; return the head's sequence and hash."""
     row = connection.execute(_locked_head).one()
     return row.sequence, row.hash
+
+
+def is_details(text: str) -> bool:
+    """Say whether a text may be a transfer's details: no `|`, quote, backslash or control character, ASCII only."""
+    return len(text) <= DETAILS_MAX and _DETAILS.fullmatch(text) is not None
 
 
 def link_hash(previous_hash: str, sequence: int, movement: Movement, at: datetime) -> str:
@@ -207,7 +207,7 @@ class _Group:
         columns = (_transfers.c.id, _transfers.c.debit_id, _transfers.c.credit_id, _transfers.c.amount)
         found: dict[str, tuple[str, str, int]] = {}
         for some in _chunks(ids):
-            for row in self._connection.execute(select(*columns).where(_transfers.c.id.in_(some))):
+            for row in self._connection.execute(select(*columns).where(among(self._connection, _transfers.c.id, some))):
                 found[row.id] = (row.debit_id, row.credit_id, row.amount)
         return found
 
@@ -217,8 +217,8 @@ class _Group:
         kinds: dict[str, str] = {}
         balances: dict[str, int] = {}
         for some in _chunks(ids):
-            wanted = select(*columns).where(_accounts.c.id.in_(some)).order_by(_accounts.c.id).with_for_update()
-            for row in self._connection.execute(wanted):
+            wanted = select(*columns).where(among(self._connection, _accounts.c.id, some))
+            for row in self._connection.execute(wanted.order_by(_accounts.c.id).with_for_update()):
                 kinds[row.id], balances[row.id] = row.kind, row.balance
         return kinds, balances
 
@@ -226,7 +226,7 @@ class _Group:
         columns = (_holds.c.id, _holds.c.remaining, _holds.c.contract_remaining)
         remaining: dict[str, Draw] = {}
         for some in _chunks(sorted(set(hold_ids))):
-            for row in self._connection.execute(select(*columns).where(_holds.c.id.in_(some))):
+            for row in self._connection.execute(select(*columns).where(among(self._connection, _holds.c.id, some))):
                 remaining[row.id] = Draw(row.remaining, row.contract_remaining or 0)
                 if row.contract_remaining is not None:
                     self._two_sided.add(row.id)

@@ -9,18 +9,23 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Dialect,
     Engine,
     Table,
+    Text,
     TextClause,
+    any_,
     bindparam,
     create_engine,
     event,
     insert,
+    literal,
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
@@ -41,6 +46,10 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.engine = _engine(url, pool_size)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        # On SQLite every transaction sees one state; PostgreSQL is asked for it.
+        self._still = (
+            self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        )
         self._writing = self.engine.execution_options(idf_write=True)
 
     @contextmanager
@@ -53,6 +62,12 @@ class Database:
     def rows(self) -> Iterator[Connection]:
         """Open a bare connection that sees one state of the database: for paths where objects cost too much."""
         with _translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Open a bare connection whose statements all see one state, however long they take and whoever writes."""
+        with _translated(), self._still.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -123,6 +138,13 @@ def _begin_sqlite(connection: Connection) -> None:
     """Take the write lock at once: a read that turns into a write could only fail, not wait."""
     writes = connection.get_execution_options().get("idf_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def among(connection: Connection, column: Column[Any], values: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a text column has one of some values: on PostgreSQL one parameter, not one for each."""
+    if connection.dialect.name == "sqlite":
+        return column.in_(values)
+    return column == any_(literal(list(values), ARRAY(Text)))
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -37,5 +37,5 @@ class CheckpointPlace(SQLModel, table=True):
     """Of the last checkpoint it took, 0 before the first."""
     delivered_at: datetime | None = moment(nullable=True)
     failed_at: datetime | None = moment(nullable=True)
-    """When it last failed, if nothing was delivered since."""
+    """Since when it fails; None where it took the last one that it was brought."""
     failure: str | None = Field(default=None, max_length=300)

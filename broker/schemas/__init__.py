@@ -23,12 +23,40 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
 from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
-from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
-from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
-from broker.schemas.programmes import BudgetIn, BudgetOut, ProgrammeIn, ProgrammeOut, SharesIn, SharesOut
+from broker.schemas.organisations import (
+    LinkEndIn,
+    LinkIn,
+    LinkOut,
+    OrganisationChange,
+    OrganisationDetail,
+    OrganisationIn,
+    OrganisationOut,
+)
+from broker.schemas.people import (
+    MeOut,
+    PersonChange,
+    PersonDetail,
+    PersonIn,
+    PersonOut,
+    TokenIn,
+    TokenOut,
+    TokenSecretOut,
+)
+from broker.schemas.programmes import (
+    BudgetIn,
+    BudgetOut,
+    PolicyChange,
+    PolicyPlanOut,
+    ProgrammeIn,
+    ProgrammeOut,
+    SharesIn,
+    SharesOut,
+)
+from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
 from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut, TariffEntered, TariffIn, TariffOut, ValuedOut
 from broker.schemas.refunds import RefundIn, RefundOut, RefusalIn, Worth
@@ -44,7 +72,10 @@ __all__ = [
     "AwardIn",
     "AwardOut",
     "BudgetIn",
+    "BudgetLeftOut",
     "BudgetOut",
+    "CanAwardOut",
+    "CapacityLeftOut",
     "CeilingIn",
     "CeilingOut",
     "ChargingRuleIn",
@@ -69,15 +100,27 @@ __all__ = [
     "JobIn",
     "JobOut",
     "Label",
+    "LeaveIn",
+    "LinkEndIn",
+    "LinkIn",
+    "LinkOut",
     "MeOut",
     "MemberIn",
+    "MemberOut",
+    "MemberRole",
     "Nature",
+    "OrganisationChange",
+    "OrganisationDetail",
     "OrganisationIn",
     "OrganisationOut",
     "Page",
+    "PersonChange",
+    "PersonDetail",
     "PersonIn",
     "PersonOut",
     "PlanOut",
+    "PolicyChange",
+    "PolicyPlanOut",
     "Problem",
     "ProgrammeIn",
     "ProgrammeOut",
@@ -87,6 +130,7 @@ __all__ = [
     "RefundIn",
     "RefundOut",
     "RefusalIn",
+    "RefusalOut",
     "Role",
     "Schema",
     "SharesIn",

@@ -145,6 +145,8 @@ class JobOut(BaseModel):
     """None until settled."""
     exit_code: int | None
     notices: list[str]
+    hidden: list[str] = []
+    """Fields that are empty here because the caller is the project's coach, who sees progress only."""
 
 
 class EventOut(BaseModel):
@@ -152,7 +154,8 @@ class EventOut(BaseModel):
 
     at: datetime
     state: JobState
-    cause: str
+    cause: str | None
+    """None where `hidden` names the causes."""
 
 
 class UsageOut(Worth):
@@ -188,7 +191,8 @@ class JobDetail(JobOut):
     worth: Worth
 
     snapshot: str | None
-    script_sha256: str
+    script_sha256: str | None
+    """None where `hidden` names it."""
     events: list[EventOut]
     usage: list[UsageOut]
 

@@ -4,7 +4,7 @@ from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, Award
 from quotas.models.ceilings import Ceiling
 from quotas.models.charging import ChargingRule
 from quotas.models.contracts import Contract
-from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
+from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Restore, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass, Tariff
 from quotas.models.refunds import Refund
@@ -29,6 +29,7 @@ __all__ = [
     "ProgrammeBudget",
     "ProgrammePolicyVersion",
     "Refund",
+    "Restore",
     "Tariff",
     "Transfer",
 ]
