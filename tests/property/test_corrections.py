@@ -51,15 +51,17 @@ class Job:
         assert set(outcomes) <= {Done.POSTED}, outcomes
 
     def settle(self, attempts: dict[int, int]) -> None:
-        """Charge what is known when the job ends, from the hold first, and release the rest."""
+        """Charge what is known when the job ends: as far as its hold reaches, the rest to overrun.
+
+        What a settled hold leaves behind is what was moved at once here, without a row of a hold.
+        """
         left = HELD
         for number, charge in attempts.items():
             covered = min(left, charge)
-            self.move("settle", "held", "consumed", covered, number)
+            self.move("spend", "available", "consumed", covered, number)
             self.move("overrun", "overrun", "consumed", charge - covered, number)
             left -= covered
             self.charges[number] = charge
-        self.move("release", "held", "available", left)
 
     def know(self, number: int, revision: int, charge: int) -> list[Posting]:
         """Post that an attempt's charge is now another one."""
@@ -96,7 +98,6 @@ def job(session: Session, awarded: int = PLENTY) -> Job:
     for kind in ("available", "held", "consumed", "overrun"):
         open_account(session, kind, made.name)
     made.move("award", "treasury:region", "available", awarded)
-    made.move("hold", "available", "held", HELD)
     return made
 
 

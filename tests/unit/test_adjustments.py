@@ -15,6 +15,7 @@ from broker import recheck as rechecking
 from broker.dispatch import job_name
 from broker.recheck import recheck, recheck_all
 from broker.reconcile import reconcile
+from quotas.corrections import payers_of
 from quotas.models import Account
 
 S = 2000
@@ -237,6 +238,16 @@ def test_the_chore_looks_at_every_site_and_survives_one_that_is_away(region: Wor
     fake(region).faults.away = False
     recheck_all(region.services)
     assert region.job(job_id)["charged_credits"] == 700 * S
+
+
+def test_a_hold_older_than_contracts_has_one_payer(region: World) -> None:
+    job_id = ran(region, 600)
+    columns = ", ".join(f"contract_{name} = NULL" for name in ("id", "amount", "remaining", "weight_thousandths"))
+    with region.services.database.engine.connect() as connection:  # never committed
+        connection.execute(text(f"UPDATE hold SET {columns}"))
+        assert [payer.prefix for payer in payers_of(connection, job_id)] == [""]
+    with region.services.database.read() as session:
+        assert [payer.prefix for payer in payers_of(session.connection(), job_id)] == ["", "contract-"]
 
 
 def test_two_workers_that_see_the_same_change_post_it_once(region: World) -> None:
