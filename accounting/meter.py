@@ -1,5 +1,6 @@
 """From what was observed of an attempt to its usage record and the posting that charges it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -56,6 +57,8 @@ class Metered:
     charge: int
     left: HoldLeft
     posting: Posting
+    record: Mapping[str, Any]
+    """The usage record's row, which the posting writes."""
 
 
 def usage_id(job_id: str, source_key: str) -> str:
@@ -112,6 +115,8 @@ def meter(owner: Owner, attempt: EndedAttempt, left: HoldLeft, recorded_at: date
     overrun = max(0, charge - left.award.amount)
     row: dict[str, Any] = {
         "id": id_,
+        "attempt_id": id_,
+        "revision": 1,
         "site_id": owner.site_id,
         "source_key": attempt.source_key,
         "job_id": owner.job_id,
@@ -138,4 +143,4 @@ def meter(owner: Owner, attempt: EndedAttempt, left: HoldLeft, recorded_at: date
         "recorded_at": recorded_at,
     }
     posting = settle(left, charge, contract_charge, id_, rows=((_records, row),))
-    return Metered(charge, after(left, charge, contract_charge), posting)
+    return Metered(charge, after(left, charge, contract_charge), posting, row)

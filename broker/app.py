@@ -22,6 +22,7 @@ from broker.api import (
     programmes,
     projects,
     rates,
+    refunds,
     reports,
     sites,
     snapshots,
@@ -34,7 +35,7 @@ from broker.schemas import Problem, RowFault
 
 PARTS = (
     *(jobs, people, organisations, projects, programmes, can_award, awards, underuse),
-    *(contracts, rates, charging, sites, snapshots, reports),
+    *(contracts, rates, charging, refunds, sites, snapshots, reports),
 )
 BODY_BYTES_MAX = 8 * 1024 * 1024
 TOO_LARGE = f"a request may have at most {BODY_BYTES_MAX} bytes"

@@ -15,6 +15,7 @@ from broker import expiry
 from broker.answers import forget_old_answers
 from broker.bootstrap import Services
 from broker.notices import send_due
+from broker.recheck import recheck_all
 from broker.underuse import AGAIN_S, watch_awards
 
 log = structlog.get_logger()
@@ -40,6 +41,7 @@ CHORES: tuple[Chore, ...] = (
     Chore("send-notices", 10, send_due),
     Chore("watch-awards", AGAIN_S, watch_awards),
     Chore("award-expiry", expiry.AGAIN_S, expiry.carry_out),
+    Chore("recheck", 3600, recheck_all),
 )
 """Every chore of a worker."""
 

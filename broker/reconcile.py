@@ -123,7 +123,7 @@ def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes
         return changes  # the site could not say: nothing is concluded from silence
     try:
         owner = owner_of(row, terms.rules[row.charging_rule_id])
-        changes.ended = tuple(_ended(attempt, owner) for attempt in attempts if attempt.state.ended)
+        changes.ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
     except Unmeterable as error:
         return _with_reason(Changes(row), str(error))
     newest = attempts[-1]
@@ -187,7 +187,12 @@ def _outcome(newest: Attempt) -> dict[str, Any]:
     return values
 
 
-def _ended(attempt: Attempt, owner: Owner) -> EndedAttempt:
+def ended_attempt(attempt: Attempt, owner: Owner) -> EndedAttempt:
+    """Return an ended attempt as accounting knows it.
+
+    Raises:
+        Unmeterable: the source does not tell what was allocated.
+    """
     ended = _as_seen(attempt)
     allocated_rate(owner, ended, owner.weight_thousandths)
     return ended

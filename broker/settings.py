@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     dispatch_timeout_s: int = Field(default=60, ge=5)
     """How long a batch may take at the site before it starts no further job."""
     dispatch_batch_max: int = Field(default=500, ge=1, le=2000)
+    recheck_days: int = Field(default=3, ge=0, le=30)
+    """How long after its settlement a job is observed again, each hour, for late or revised usage; 0: never."""
+    refund_alone_max_hours: int = Field(default=100, ge=0, le=10**9)
+    """Normalised GPU-hours up to which one manager alone gives a job's credits back; above, a second person must."""
     snapshot_bytes_max: int = Field(default=256 * 1024 * 1024, ge=1024)
     checkpoint_interval_s: float = Field(default=60, gt=0)
     """How often the chain's head is signed and sent, where it moved."""

@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from accounting.meter import EndedAttempt, Owner, meter, usage_id
 from accounting.models import UsageRecord
+from accounting.tariffs import Rates, valued
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
 from quotas.charging import Rule, rules_by_id
@@ -44,6 +45,7 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
     """
     left = holds_left(session, list(ended))
     known = _recorded(session, list(ended))
+    rates = Rates(session.connection())
     rules = rules_by_id(session.connection(), [row.charging_rule_id for row, _ in ended.values()])
     postings: list[Posting] = []
     for job_id, (row, attempts) in ended.items():
@@ -52,7 +54,7 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
                 continue
             metered = meter(owner_of(row, rules[row.charging_rule_id]), attempt, left[job_id], now)
             left[job_id] = metered.left
-            postings.append(metered.posting)
+            postings.append(valued(metered.posting, metered.record["id"], rates.value(metered.record), now))
     _post(session, postings, now)
 
 
@@ -81,10 +83,12 @@ def _release(session: Session, job_ids: Sequence[str], now: datetime) -> None:
 
 
 def charges_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
-    """Return what each job's attempts were charged together, in credits."""
+    """Return what each job's attempts were charged together, in credits, by the newest revision of each."""
+    columns = (UsageRecord.job_id, UsageRecord.attempt_id, UsageRecord.charge_credits)
+    wanted = select(*columns).where(col(UsageRecord.job_id).in_(job_ids)).order_by(col(UsageRecord.revision))
+    newest = {(job_id, attempt_id): amount for job_id, attempt_id, amount in session.execute(wanted)}
     totals: dict[str, int] = {}
-    wanted = select(UsageRecord.job_id, UsageRecord.charge_credits).where(col(UsageRecord.job_id).in_(job_ids))
-    for job_id, amount in session.execute(wanted):
+    for (job_id, _), amount in newest.items():
         totals[job_id] = totals.get(job_id, 0) + amount
     return totals
 

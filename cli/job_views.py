@@ -6,7 +6,7 @@ from typing import Any
 from cli.client import Row, connect, part
 from cli.exits import Exit, Failure, has_ended
 from cli.output import Column, as_json, listed, note, one_line, say
-from cli.units import duration_text, hours_text, job_size_text, moment, moment_text
+from cli.units import duration_text, euros_text, hours_text, job_size_text, moment, moment_text
 
 STATES = (
     *("held", "dispatching", "queued", "running", "succeeded", "failed", "cancelled", "timed_out"),
@@ -64,6 +64,7 @@ def show(job: str, in_json: bool) -> None:
             say(f"{name:<10} {one_line(value)}")
     _timeline(seen)
     _attempts(seen)
+    _refunds(seen)
     for notice in seen["notices"]:
         say(f"\nnotice: {one_line(notice)}")
     if seen["hidden"]:
@@ -94,12 +95,19 @@ def _money(job: Row) -> list[tuple[str, object]]:
     held, charge = hours_text(job["held_credits"]), job["charged_credits"]
     if charge is None:
         return [("GPU-hours", f"{held} held, nothing charged yet")]
-    return [
-        (
-            "GPU-hours",
-            f"{held} held -> {hours_text(charge)} charged, settled {moment_text(job['settled_at'])}",
-        )
-    ]
+    hours = f"{held} held -> {hours_text(charge)} charged, settled {moment_text(job['settled_at'])}"
+    if job["refunded_credits"]:
+        hours += f", {hours_text(job['refunded_credits'])} given back"
+    return [("GPU-hours", hours), ("value", _worth(job["worth"]))]
+
+
+def _worth(worth: Row) -> str:
+    """Word a value in euros and what of it is left for the company to pay (in French: reste à charge)."""
+    if worth["value_micro_euros"] is None:
+        return f"unknown: {worth['unknown_reason']}"
+    company, partner = worth["company_micro_euros"], worth["partner_micro_euros"]
+    partners = f", partners {euros_text(partner)}" if partner else ""
+    return f"{euros_text(worth['value_micro_euros'])}, of which the company pays {euros_text(company)}{partners}"
 
 
 def _timeline(job: Row) -> None:
@@ -123,7 +131,7 @@ def _attempts(job: Row) -> None:
         say(
             f"  {number}. {one_line(usage['state'])}: {job_size_text(usage)} for {duration_text(usage['elapsed_s'])}, "
             f"weight {usage['weight_thousandths'] / 1000:g}{_counted_as(usage)}"
-            f" -> {hours_text(usage['charged_credits'])}"
+            f" -> {hours_text(usage['charged_credits'])}, {euros_text(usage['value_micro_euros'])}"
         )
 
 
@@ -131,6 +139,15 @@ def _counted_as(usage: Row) -> str:
     """Say what an attempt counts as where that is more than its GPUs."""
     rate, weight = usage["rate_credits_per_s"], usage["weight_thousandths"]
     return f", counted as {-(-rate * 1000 // weight) / 1000:g} GPUs" if rate > usage["gpus"] * weight > 0 else ""
+
+
+def _refunds(job: Row) -> None:
+    if job["refunds"]:
+        say("\nrefunds")
+    for refund in job["refunds"]:
+        given = f"{hours_text(refund['amount_credits'])}, {euros_text(refund['value_micro_euros'])}"
+        why = f"{one_line(refund['reason'])}, {one_line(refund['evidence'])}"
+        say(f"  {moment_text(refund['decided_at'])}  {given}: {why}")
 
 
 def logs(job: str, keep_on: bool, raw: bool, offset: int, in_json: bool) -> int:

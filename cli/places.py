@@ -6,8 +6,8 @@ PLACES = {
     "quota": "quotas", "report": "reports",
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "projects", "programme": "programmes", "award": "awards",
-    "contract": "contracts",
-    "site": "sites", "class": "sites", "rule": "rules",
+    "contract": "contracts", "refund": "refunds",
+    "site": "sites", "class": "sites", "tariff": "tariffs", "rule": "rules",
     "person": "people", "token": "people",
 }  # fmt: skip
 """First word -> module of cli that holds the command, in the order of `idf-compute --help`."""

@@ -2,7 +2,7 @@
 
 from datetime import date
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,12 +10,16 @@ from cli.client import Row, connect
 from cli.exits import Exit, Failure
 from cli.options import Json
 from cli.output import Column, as_json, csv, note, say, table
-from cli.units import day, hours_text
+from cli.units import day, euros_text, hours_text
 
 app = typer.Typer()
 report = typer.Typer()
 app.add_typer(report, name="report", help="Reports on GPU use.")
-FIGURES = ("jobs", "attempts", "gpu_seconds", "charged_credits", "overrun_credits")
+FIGURES = (
+    *("jobs", "attempts", "gpu_seconds", "charged_credits", "overrun_credits", "refunds", "refunded_credits"),
+    *("value_micro_euros", "region_micro_euros", "company_micro_euros", "partner_micro_euros", "unvalued_attempts"),
+    *("refunded_value_micro_euros", "refunded_company_micro_euros", "unvalued_refunds"),
+)
 
 
 class By(StrEnum):
@@ -65,14 +69,28 @@ def gpu(
 def _print(answer: Row) -> None:
     columns = [Column(answer["by"].upper(), shrinks=True), Column("JOBS", right=True)]
     columns += [Column(name, right=True) for name in ("ATTEMPTS", "GPU TIME", "CHARGED", "OVERRUN")]
-    total = {"key": "total", **{figure: sum(row[figure] for row in answer["rows"]) for figure in FIGURES}}
+    columns += [Column("REFUNDED", right=True, spare=1), Column("VALUE", right=True)]
+    columns += [Column("COMPANY PAYS", right=True, spare=2)]
+    total: dict[str, Any] = {"key": "total", **{figure: _total(answer["rows"], figure) for figure in FIGURES}}
     table(columns, [_row(row) for row in [*answer["rows"], total]])
-    note(f"{answer['from_on']} to {answer['to_on']}; charges in normalised GPU-hours")
+    note(f"{answer['from_on']} to {answer['to_on']}; charges in normalised GPU-hours, before refunds")
+    if total["unvalued_attempts"]:
+        note(f"{total['unvalued_attempts']} attempts without a tariff: their value is unknown and not in the sums")
+    if total["refunds"]:
+        back, unknown = total["refunded_value_micro_euros"], total["unvalued_refunds"]
+        note(f"refunds are worth {euros_text(back)}" + (f", {unknown} of them unknown" if unknown else ""))
     if answer["agrees"]:
         note("the ledger says the same, to the credit")
 
 
-def _row(row: Row) -> list[str | int]:
+def _total(rows: list[Row], figure: str) -> int | None:
+    """Add a figure up; unknown only where it is unknown in every row, and what is missing is counted beside it."""
+    known = [row[figure] for row in rows if row[figure] is not None]
+    return sum(known) if known or not rows else None
+
+
+def _row(row: dict[str, Any]) -> list[str | int]:
+    some = "+" if row["unvalued_attempts"] and row["value_micro_euros"] is not None else ""
     return [
         row["key"],
         row["jobs"],
@@ -80,6 +98,9 @@ def _row(row: Row) -> list[str | int]:
         hours_text(row["gpu_seconds"] * 1000),  # unweighted: a GPU-second of weight one is 1000 credits
         hours_text(row["charged_credits"]),
         hours_text(row["overrun_credits"]),
+        hours_text(row["refunded_credits"]),
+        euros_text(row["value_micro_euros"]) + some,
+        euros_text(row["company_micro_euros"]) + some,
     ]
 
 
@@ -87,7 +108,7 @@ def _agreement(answer: Row) -> int:
     if answer["agrees"]:
         return Exit.OK
     note(
-        f"WARNING: the charges ({answer['charged_credits']} credits) do not agree with the ledger "
-        f"({answer['ledger_credits']} credits); tell an operator"
+        f"WARNING: the charges ({answer['charged_credits']} credits, {answer['refunded_credits']} given back) do not "
+        f"agree with the ledger ({answer['ledger_credits']} and {answer['ledger_refunded_credits']}); tell an operator"
     )
     return Exit.UNEXPECTED

@@ -8,9 +8,9 @@ import typer
 
 from cli.client import Row, connect, part
 from cli.exits import Exit, Failure
-from cli.options import Json, sites_known
+from cli.options import Json, classes_known, sites_known
 from cli.output import Column, as_json, listed, note, one_line, say
-from cli.units import day, moment_text, thousandths
+from cli.units import day, first_day, moment_text, thousandths
 
 app = typer.Typer()
 site, gpu_class = typer.Typer(), typer.Typer()
@@ -128,4 +128,23 @@ def list_classes(in_json: Json = False) -> None:
         in_json=in_json,
         columns=columns,
         rows=lambda c: [c["name"], f"{c['weight_thousandths'] / 1000:g}", moment_text(c["valid_from"])],
+    )
+
+
+@gpu_class.command("history")
+def class_history(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=classes_known)], in_json: Json = False
+) -> None:
+    """List all weights of a GPU class, past and to come. A hold keeps the weight of its moment.
+
+    \b
+    Example:
+      idf-compute class history h100-80
+    """
+    items, _ = connect().pages("/v1/gpu-classes/history", {"name": name})
+    listed(
+        items,
+        in_json=in_json,
+        columns=(Column("VALID FROM"), Column("WEIGHT", right=True)),
+        rows=lambda c: [str(first_day(c["valid_from"])), f"{c['weight_thousandths'] / 1000:g}"],
     )

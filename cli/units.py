@@ -132,10 +132,19 @@ def micro_euros(text: str) -> int:
     return int(match[1]) * 1_000_000 + int(f"{match[2] or '':0<6}")
 
 
+def exact_euros_text(amount_micro_euros: int) -> str:
+    """Write micro-euros as euros, exactly: two decimals, more where they are needed."""
+    whole, rest = divmod(amount_micro_euros, 1_000_000)
+    decimals = f"{rest:06}".rstrip("0")
+    return f"{whole:,}.{decimals:0<2} €"
+
+
 def euros_text(amount_micro_euros: int | None) -> str:
-    """Write micro-euros as euros and cents, rounded towards zero; unknown stays unknown."""
+    """Write micro-euros as euros and cents, rounded towards zero; unknown stays unknown, and little is not nothing."""
     if amount_micro_euros is None:
         return "unknown"
+    if 0 < amount_micro_euros < 10_000:
+        return "<0.01 €"
     sign, cents = ("-" if amount_micro_euros < 0 else ""), abs(amount_micro_euros) // 10_000
     return f"{sign}{cents // 100:,}.{cents % 100:02} €"
 

@@ -19,7 +19,7 @@ from broker.app import create_app
 from broker.auth import new_token
 from broker.bootstrap import Services, bootstrap
 from broker.cancel import send_cancels
-from broker.dispatch import Desk, dispatch
+from broker.dispatch import Desk, dispatch, job_name
 from broker.logs import configure_log
 from broker.memberships import memberships
 from broker.models import Person, Site
@@ -149,6 +149,17 @@ class World:
         send_cancels(desk)
         adopt(desk)
         reconcile(desk)
+
+    def charged(self, seconds: int = 600, **changes: Any) -> Any:
+        """Submit a job, let it run so long and settle it; return it."""
+        assert isinstance(self.scheduler, FakeScheduler)
+        job_id = self.submit(**changes)["id"]
+        self.step()
+        self.scheduler.advance(0)
+        self.scheduler.advance(seconds)
+        self.scheduler.finish(job_name(job_id))
+        self.step()
+        return self.job(job_id)
 
     def faults(self) -> list[str]:
         with self.services.database.read() as session:

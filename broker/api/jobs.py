@@ -9,7 +9,10 @@ from sqlalchemy import Select
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
-from accounting.models import UsageRecord
+from accounting.models import ChargeValue, UsageRecord
+from accounting.newest import attempts_of
+from accounting.refund_values import job_euros, posted_refunds
+from accounting.tariffs import Euros
 from adapters.port import LogChunk
 from broker.api.edge import (
     ANYBODY,
@@ -24,6 +27,7 @@ from broker.api.edge import (
     kept_answers,
 )
 from broker.api.pages import Cursor, Limit, after, page
+from broker.api.refunds import refunds_out
 from broker.auth import project_role, project_roles, readable_project
 from broker.cancel import request_cancel
 from broker.dispatch import job_name
@@ -33,7 +37,19 @@ from broker.memberships import LOG_READERS, SUBMITTERS
 from broker.models import JobEvent, Person, Project, Site
 from broker.moves import jobs
 from broker.progress import progress_in_detail, progress_of
-from broker.schemas import EventOut, JobDetail, JobIn, JobOut, Page, PlanOut, SiteIn, Slug, UsageOut, WhyOut
+from broker.schemas import (
+    EventOut,
+    JobDetail,
+    JobIn,
+    JobOut,
+    Page,
+    PlanOut,
+    SiteIn,
+    Slug,
+    UsageOut,
+    WhyOut,
+    Worth,
+)
 from broker.snapshots import require_snapshot
 from broker.submit import PLACEMENT_TRIES_MAX, hold, job_out, plan, plan_out
 from quotas.errors import QuotaError
@@ -42,6 +58,7 @@ from storage.tables import utcnow
 
 router = APIRouter(route_class=GuardedRoute, tags=["jobs"])
 
+NOT_SETTLED = "it is not settled yet"
 LOG_BYTES_MAX = 1024 * 1024
 LOG_WAIT_S_MAX = 20
 LOG_STEP_S = 1.0
@@ -196,23 +213,34 @@ def show_job(job_id: str, at: At) -> JobDetail:
     with at.read() as session:
         row, role = _visible_job(session, at, job_id)
         events = session.exec(select(JobEvent).where(col(JobEvent.job_id) == job_id).order_by(col(JobEvent.id))).all()
-        usage = session.exec(
-            select(UsageRecord).where(col(UsageRecord.job_id) == job_id).order_by(col(UsageRecord.ended_at))
-        ).all()
+        refunds = posted_refunds(session, job_id)
         seen = JobDetail(
             **_out(row).model_dump(),
             snapshot=row["snapshot"],
             script_sha256=row["script_sha256"],
             events=[EventOut.model_validate(event, from_attributes=True) for event in events],
-            usage=[_usage_out(record) for record in usage],
+            usage=[_usage_out(record, value) for record, value in attempts_of(session, job_id)],
+            refunded_credits=sum(refund.amount_credits for refund in refunds),
+            refunds=refunds_out(session, refunds),
+            worth=_worth_out(job_euros(session, job_id) if row["settled_at"] else NOT_SETTLED),
         )
     return seen if _sees_whole(at, role) else progress_in_detail(seen)
 
 
-def _usage_out(record: UsageRecord) -> UsageOut:
-    return UsageOut(
-        charged_credits=record.charge_credits,
-        **record.model_dump(include=set(UsageOut.model_fields) - {"charged_credits"}),
+def _usage_out(record: UsageRecord, value: ChargeValue) -> UsageOut:
+    valued = value.model_dump(include={*Worth.model_fields, "tariff_micro_euros"})
+    same = set(UsageOut.model_fields) - {"charged_credits", *valued}
+    return UsageOut(charged_credits=record.charge_credits, **valued, **record.model_dump(include=same))
+
+
+def _worth_out(worth: Euros | str) -> Worth:
+    if isinstance(worth, str):
+        return Worth(unknown_reason=worth)
+    return Worth(
+        value_micro_euros=worth.value,
+        region_micro_euros=worth.region,
+        company_micro_euros=worth.company,
+        partner_micro_euros=worth.partner,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from sqlmodel import Session, col, select
 
-from accounting.reports import GpuUse, gpu_use, ledger_credits
+from accounting.reports import GpuUse, Period, gpu_use, ledger_says
 from broker.api.edge import ANYBODY, At, GuardedRoute, allow
 from broker.auth import project_ids
 from broker.errors import BadRequest
@@ -33,11 +33,12 @@ def gpu_report(
         )
     start_at, end_at = period(from_on, to_on)
     with at.read() as session:
-        own = project_ids(session, at.caller)
-        use = gpu_use(session, start_at, end_at, by, own)
+        wanted = Period(start_at, end_at, project_ids(session, at.caller))
+        use = gpu_use(session, wanted, by)
         names = _names(session, by, [row.owner_id for row in use])
-        ledger = ledger_credits(session, start_at, end_at, own)
+        ledger = ledger_says(session, wanted)
     charged = sum(row.charged_credits for row in use)
+    refunded = sum(row.refunded_credits for row in use)
     return GpuReportOut(
         by=by,
         from_on=from_on,
@@ -46,8 +47,10 @@ def gpu_report(
         gpu_seconds=sum(row.gpu_seconds for row in use),
         charged_credits=charged,
         overrun_credits=sum(row.overrun_credits for row in use),
-        ledger_credits=ledger,
-        agrees=charged == ledger,
+        refunded_credits=refunded,
+        ledger_credits=ledger.charged,
+        ledger_refunded_credits=ledger.refunded,
+        agrees=(charged, refunded) == (ledger.charged, ledger.refunded),
     )
 
 
@@ -58,11 +61,18 @@ def _names(session: Session, by: str, ids: list[str]) -> dict[str, str]:
 
 
 def _row(use: GpuUse, name: str) -> GpuReportRow:
+    figures = ("jobs", "attempts", "gpu_seconds", "charged_credits", "overrun_credits", "refunds", "refunded_credits")
+    value = use.value if use.attempts == 0 or use.unvalued_attempts < use.attempts else None
+    back = use.refunded_value if use.refunds == 0 or use.unvalued_refunds < use.refunds else None
     return GpuReportRow(
         key=name,
-        jobs=use.jobs,
-        attempts=use.attempts,
-        gpu_seconds=use.gpu_seconds,
-        charged_credits=use.charged_credits,
-        overrun_credits=use.overrun_credits,
+        **{figure: getattr(use, figure) for figure in figures},
+        value_micro_euros=value.value if value else None,
+        region_micro_euros=value.region if value else None,
+        company_micro_euros=value.company if value else None,
+        partner_micro_euros=value.partner if value else None,
+        unvalued_attempts=use.unvalued_attempts,
+        refunded_value_micro_euros=back.value if back else None,
+        refunded_company_micro_euros=back.company if back else None,
+        unvalued_refunds=use.unvalued_refunds,
     )

@@ -80,7 +80,8 @@ from broker.schemas.programmes import (
 )
 from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
 from broker.schemas.quotas import WhyOut
-from broker.schemas.rates import GpuClassIn, GpuClassOut
+from broker.schemas.rates import GpuClassIn, GpuClassOut, TariffEntered, TariffIn, TariffOut, ValuedOut
+from broker.schemas.refunds import RefundIn, RefundOut, RefusalIn, Worth
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
 from broker.schemas.underuse import ForecastOut, JustificationDecisionIn, JustificationIn, ReclaimOut
@@ -165,6 +166,9 @@ __all__ = [
     "QuotaOut",
     "ReasonIn",
     "ReclaimOut",
+    "RefundIn",
+    "RefundOut",
+    "RefusalIn",
     "RefusalOut",
     "Role",
     "RowFault",
@@ -178,11 +182,16 @@ __all__ = [
     "SnapshotOut",
     "StorageOut",
     "SupplementIn",
+    "TariffEntered",
+    "TariffIn",
+    "TariffOut",
     "Text",
     "TokenIn",
     "TokenOut",
     "TokenSecretOut",
     "TransferIn",
     "UsageOut",
+    "ValuedOut",
     "WhyOut",
+    "Worth",
 ]

@@ -21,6 +21,7 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.refunds import RefundOut, Worth
 
 
 class JobIn(Schema):
@@ -157,10 +158,12 @@ class EventOut(BaseModel):
     """None where `hidden` names the causes."""
 
 
-class UsageOut(BaseModel):
-    """The usage record of one attempt and its charge."""
+class UsageOut(Worth):
+    """The newest usage record of one attempt, its charge and what that is worth."""
 
     source_key: str
+    revision: int
+    """Above 1 where the site said something else later."""
     state: str
     started_at: datetime | None
     ended_at: datetime | None
@@ -176,10 +179,16 @@ class UsageOut(BaseModel):
     """What the hold's charging rule counts of it, each second."""
     weight_thousandths: int
     charged_credits: int
+    tariff_micro_euros: int | None
+    """Per hour of one GPU of the class at the attempt's start; None where none is known."""
 
 
 class JobDetail(JobOut):
-    """A job with its timeline and attempts."""
+    """A job with its timeline, attempts and refunds; the value is that of all attempts, before refunds."""
+
+    refunded_credits: int
+    refunds: list[RefundOut]
+    worth: Worth
 
     snapshot: str | None
     script_sha256: str | None

@@ -6,8 +6,9 @@ from quotas.models.charging import ChargingRule
 from quotas.models.contracts import Contract
 from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Restore, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
-from quotas.models.rates import GpuClass
+from quotas.models.rates import GpuClass, Tariff
 from quotas.models.reclaims import ReclaimNotice
+from quotas.models.refunds import Refund
 
 __all__ = [
     "BELOW_ZERO_KINDS",
@@ -29,6 +30,8 @@ __all__ = [
     "ProgrammeBudget",
     "ProgrammePolicyVersion",
     "ReclaimNotice",
+    "Refund",
     "Restore",
+    "Tariff",
     "Transfer",
 ]

@@ -59,6 +59,7 @@ def ask(
 ) -> Response:
     """Ask with an empty body: whoever is let in meets the next rule, whoever is not never gets that far."""
     values = {"job_id": job_id, "name": SITE["name"], "token_id": "nothing", "contract_id": "ctr-x", "digest": "0" * 64}
+    values["refund_id"] = "rfd-x"
     values |= {"organisation": "acme", "person": person, "award_id": "awd-x", "change_id": "chg-x"}
     path = re.sub(r"{(\w+)}", lambda match: values[match[1]], operation.path)
     headers = {"Idempotency-Key": f"{operation.method}{path}{token}"[:200]}

@@ -302,6 +302,16 @@ def test_report_agrees_with_the_ledger(region: World) -> None:
                 "gpu_seconds": 600,
                 "charged_credits": 600 * 2000,
                 "overrun_credits": 0,
+                "refunds": 0,
+                "refunded_credits": 0,
+                "value_micro_euros": None,
+                "region_micro_euros": None,
+                "company_micro_euros": None,
+                "partner_micro_euros": None,
+                "unvalued_attempts": 2,
+                "refunded_value_micro_euros": 0,
+                "refunded_company_micro_euros": 0,
+                "unvalued_refunds": 0,
             }
         ]
     assert region.get("paul", "/reports/gpu?from=2026-01-01&to=2100-01-01")["rows"] == []

@@ -11,12 +11,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from broker_command import BrokerCommand
 from clusters.postgres import PostgresServer
+from money import TARIFF, ran, reports
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 from world import world
 
 from broker.models import Checkpoint, CheckpointPlace
+from broker.recheck import recheck
 from broker.schema_version import SchemaNotCurrent, check_current, current, migrate_to
 from quotas.ledger import Movement, Posting, open_account, post
 from quotas.models import Transfer
@@ -55,9 +57,9 @@ def test_up_down_up(empty_url: str) -> None:
     check_current(empty_url)
     assert migrate_to(empty_url, "base") == "revision base"
     assert tables(empty_url) == set()
-    assert migrate_to(empty_url) == "revision 0009"
+    assert migrate_to(empty_url) == "revision 0010"
     assert tables(empty_url) == set(metadata.tables)
-    assert migrate_to(empty_url) == "revision 0009", "a second time changes nothing"
+    assert migrate_to(empty_url) == "revision 0010", "a second time changes nothing"
 
 
 def test_up_down_up_on_a_filled_database(empty_url: str, tmp_path: Path) -> None:
@@ -208,3 +210,37 @@ def test_details_and_checkpoints_come_back_after_a_way_down(empty_url: str) -> N
         assert session.exec(select(Checkpoint.sequence)).all() == [1]
         assert session.exec(select(CheckpointPlace.place)).all() == ["folder:/x"]
     database.close()
+
+
+def test_values_revisions_and_refunds_survive_a_way_down(empty_url: str, tmp_path: Path) -> None:
+    migrate_to(empty_url)
+    with world(empty_url, tmp_path) as region:
+        region.post("marc", "/tariffs", TARIFF)
+        job_id = ran(region, 600)
+        reports(region, job_id, 900)
+        recheck(region.desk())
+        region.post("marc", "/refunds", {"job_id": job_id, "reason": "other", "evidence": "ticket 1"})
+    tables_of = ("tariff", "charge_value", "refund", "usage_record")
+    before = [rows(empty_url, table) for table in tables_of]
+    assert [len(some) for some in before] == [1, 2, 1, 2]
+    migrate_to(empty_url, "0007")
+    assert len(rows(empty_url, "usage_record")) == 1, "the release before knows one record of an attempt"
+    migrate_to(empty_url)
+    assert [rows(empty_url, table) for table in tables_of] == before
+
+
+def test_charges_of_before_tariffs_have_an_unknown_value(empty_url: str, tmp_path: Path) -> None:
+    migrate_to(empty_url)
+    with world(empty_url, tmp_path) as region:
+        job_id = ran(region, 600)
+    migrate_to(empty_url, "0007")
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:  # as if nothing newer had ever been there
+        for table in [name for name in inspect(engine).get_table_names() if name.startswith("kept_")]:
+            connection.execute(text(f"DROP TABLE {table}"))
+    engine.dispose()
+    migrate_to(empty_url)
+    [record], [value] = rows(empty_url, "usage_record"), rows(empty_url, "charge_value")
+    assert (record["attempt_id"], record["revision"]) == (record["id"], 1)
+    assert (value["value_micro_euros"], value["unknown_reason"]) == (None, "it was charged before tariffs were kept")
+    assert job_id == record["job_id"]

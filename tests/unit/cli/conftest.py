@@ -121,6 +121,9 @@ def job(**changes: Any) -> dict[str, Any]:
         "script_sha256": "0" * 64,
         "events": [],
         "usage": [],
+        "refunded_credits": 0,
+        "refunds": [],
+        "worth": {"value_micro_euros": None, "unknown_reason": "it is not settled yet"},
     }
     return {**base, **changes}
 

@@ -274,6 +274,10 @@ def test_quota_is_shown_in_hours_of_each_class(run: Any) -> None:
 
 def test_report(run: Any, broker: Broker) -> None:
     row = {"jobs": 1, "attempts": 2, "gpu_seconds": 5400, "charged_credits": 5_400_000, "overrun_credits": 0}
+    row |= {"refunds": 1, "refunded_credits": 3_600_000, "value_micro_euros": 7_050_000}
+    row |= {"region_micro_euros": 3_525_000, "company_micro_euros": 3_525_000, "partner_micro_euros": 0}
+    row |= {"unvalued_attempts": 1}
+    row |= {"refunded_value_micro_euros": None, "refunded_company_micro_euros": None, "unvalued_refunds": 1}
     rows = [{"key": "=cmd|x", **row}]
     answer = {
         "by": "project",
@@ -283,15 +287,24 @@ def test_report(run: Any, broker: Broker) -> None:
         "gpu_seconds": 5400,
         "charged_credits": 5_400_000,
         "overrun_credits": 0,
+        "refunded_credits": 3_600_000,
         "ledger_credits": 5_400_000,
+        "ledger_refunded_credits": 3_600_000,
         "agrees": True,
     }
     broker.answers["GET", "/v1/reports/gpu"] = (200, answer)
     ran = run("report", "gpu", "--from", "2026-01-01", "--to", "2026-01-31", "--csv")
     assert ran.out == (
-        "project,jobs,attempts,gpu_seconds,charged_credits,overrun_credits\n'=cmd|x,1,2,5400,5400000,0\n"
+        "project,jobs,attempts,gpu_seconds,charged_credits,overrun_credits,refunds,refunded_credits,value_micro_euros,"
+        "region_micro_euros,company_micro_euros,partner_micro_euros,unvalued_attempts,refunded_value_micro_euros,"
+        "refunded_company_micro_euros,unvalued_refunds\n"
+        "'=cmd|x,1,2,5400,5400000,0,1,3600000,7050000,3525000,3525000,0,1,,,1\n"
     )
-    assert "1.5 h" in run("report", "gpu").out
+    ran = run("report", "gpu")
+    assert "1.5 h" in ran.out
+    assert "7.05 €+" in ran.out
+    assert "1 attempts without a tariff" in ran.err
+    assert "refunds are worth unknown, 1 of them unknown" in ran.err
     broker.answers["GET", "/v1/reports/gpu"] = (200, {**answer, "agrees": False, "ledger_credits": 1})
     ran = run("report", "gpu", "--json")
     assert ran.code == Exit.UNEXPECTED

@@ -116,11 +116,12 @@ def test_an_attempt_says_what_it_counted_as(run: Any, broker: Broker) -> None:
         "source_key": "c/1/2", "state": "succeeded", "started_at": None, "ended_at": None, "elapsed_s": 60, "gpus": 2,
         "cpus": 24, "memory_mib": 1, "nodes": 1, "exclusive": False, "gpu_class": "a100-80",
         "rate_credits_per_s": 4800, "weight_thousandths": 2000, "charged_credits": 288_000,
+        "value_micro_euros": 94_000,
     }  # fmt: skip
     without = {**attempt, "gpus": 0, "gpu_class": "cpu", "weight_thousandths": 50, "rate_credits_per_s": 1200}
     events = [{"at": "2026-11-23T10:00:00Z", "state": "held", "cause": "submitted"}]
     broker.jobs = [job(events=events, usage=[attempt, {**attempt, "rate_credits_per_s": 4000}, without])]
     lines = run("show", "j1").out.splitlines()
-    assert "  1. succeeded: 2 x a100-80 for 0:01:00, weight 2, counted as 2.4 GPUs -> 0.08 h" in lines
-    assert "  2. succeeded: 2 x a100-80 for 0:01:00, weight 2 -> 0.08 h" in lines
-    assert "  3. succeeded: 24 CPUs for 0:01:00, weight 0.05 -> 0.08 h" in lines
+    assert "  1. succeeded: 2 x a100-80 for 0:01:00, weight 2, counted as 2.4 GPUs -> 0.08 h, 0.09 €" in lines
+    assert "  2. succeeded: 2 x a100-80 for 0:01:00, weight 2 -> 0.08 h, 0.09 €" in lines
+    assert "  3. succeeded: 24 CPUs for 0:01:00, weight 0.05 -> 0.08 h, 0.09 €" in lines
