@@ -5,12 +5,15 @@ import sys
 import threading
 from datetime import timedelta
 from importlib.metadata import packages_distributions
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from broker import audit_commands
+from broker.checkpoints import CheckpointWrong
 from broker.logs import configure_log
 from broker.schema_version import SchemaNotCurrent, check_current, migrate_to
 from broker.settings import Settings, SettingsWrong, read_settings
@@ -22,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(audit_commands.app)
 OUR_FOLDERS = ("broker", "quotas", "adapters", "storage", "accounting", "cli")
 
 
@@ -122,9 +126,12 @@ def token(
 def doctor() -> None:
     """Look for what is wrong with this installation; exit status 1 if anything is."""
     settings = read_settings()
-    problems = [*_clashes(), *_database_problems(settings)]
+    wrong, notes = _database_problems(settings)
+    problems = [*_clashes(), *wrong]
     for problem in problems:
         typer.echo(f"✗ {problem}")
+    for note in notes:
+        typer.echo(f"! {note}")
     if problems:
         raise typer.Exit(1)
     typer.echo(f"✓ settings, database and ledger are in order ({settings.data_dir})")
@@ -140,22 +147,33 @@ def _clashes() -> list[str]:
     ]
 
 
-def _database_problems(settings: Settings) -> list[str]:
-    from quotas.invariants import broken
+def _database_problems(settings: Settings) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the database, and what is merely worth knowing."""
+    from broker.checkpoint_rounds import problems
+    from broker.organisations import without_identifier, wrong_identifiers
+    from quotas.audit import Audit
 
     try:
         check_current(settings.full_database_url())
     except SchemaNotCurrent as error:
-        return [str(error)]
-    with Database(settings.full_database_url()).read() as session:
-        return list(broken(session))
+        return [str(error)], []
+    database = Database(settings.full_database_url())
+    with database.snapshot() as connection:
+        faults = list(islice(Audit(connection).faults(), audit_commands.FAULTS_MAX))
+    wrong, notes = problems(settings, database)
+    with database.read() as session:
+        wrong += wrong_identifiers(session)
+        if missing := without_identifier(session):
+            names = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
+            notes.append(f"organisations without an identifier yet (`idf-compute org set`): {len(missing)}, {names}")
+    return [*faults, *wrong], notes
 
 
 def main() -> None:
     """Run a command; what goes wrong is one sentence."""
     try:
         app()
-    except (DatabaseUnavailable, SchemaNotCurrent, SettingsWrong) as error:
+    except (CheckpointWrong, DatabaseUnavailable, SchemaNotCurrent, SettingsWrong) as error:
         sys.exit(f"idf-compute-broker: {error}")
     except ValidationError as error:
         sentences = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

@@ -13,12 +13,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api import (
     awards,
+    can_award,
     charging,
     contracts,
     jobs,
     organisations,
     people,
     programmes,
+    projects,
     rates,
     reports,
     sites,
@@ -29,6 +31,10 @@ from broker.document import describe
 from broker.errors import KNOWN, status_of
 from broker.schemas import Problem
 
+PARTS = (
+    jobs, people, organisations, projects, programmes, can_award, awards, contracts, rates, charging,
+    sites, snapshots, reports,
+)  # fmt: skip
 BODY_BYTES_MAX = 8 * 1024 * 1024
 TOO_LARGE = f"a request may have at most {BODY_BYTES_MAX} bytes"
 log = structlog.get_logger()
@@ -48,11 +54,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(_BodyBound)
     app.add_api_route("/v1/health", health, methods=["GET"], tags=["service"], openapi_extra={"x-roles": []})
-    parts = (
-        *(jobs, people, organisations, programmes, awards, contracts),
-        *(rates, charging, sites, snapshots, reports),
-    )
-    for part in parts:
+    for part in PARTS:
         app.include_router(part.router, prefix="/v1")
     for known in KNOWN:
         app.add_exception_handler(known, _known)

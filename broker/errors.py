@@ -5,6 +5,9 @@ BrokerError
 ├── NotAllowed           the caller's role does not permit it
 ├── NotFound             no such thing, or none that the caller may see
 ├── NameTaken
+├── MembershipClash      a person would belong to a project twice at one time
+├── LinkClash            two organisations would be linked twice at one time
+├── IdentifierClash      an organisation would be known by two identifiers
 ├── BadRequest           a rule of form that no schema can say
 ├── IdempotencyKeyMissing, IdempotencyKeyReused, AnswerNotKept
 ├── TooLarge
@@ -19,11 +22,15 @@ from quotas.errors import (
     AwardNotActive,
     AwardTooSmall,
     AwardUnknown,
+    BudgetOverlaps,
     CeilingReached,
     ContractTooSmall,
     GpuClassUnknown,
+    NoBudget,
+    PolicyRefused,
     ProgrammeTooSmall,
     QuotaError,
+    SharesRefused,
 )
 from storage.database import DatabaseUnavailable
 
@@ -61,6 +68,24 @@ class NameTaken(BrokerError):
     """The name belongs to another one already."""
 
     code = "name-taken"
+
+
+class MembershipClash(BrokerError):
+    """A person would belong to a project twice at one time."""
+
+    code = "membership-clash"
+
+
+class LinkClash(BrokerError):
+    """Two organisations would be linked twice at one time."""
+
+    code = "link-clash"
+
+
+class IdentifierClash(BrokerError):
+    """An organisation would be known by two identifiers at once."""
+
+    code = "identifier-clash"
 
 
 class BadRequest(BrokerError):
@@ -105,6 +130,9 @@ STATUS: dict[type[Exception], int] = {
     NotFound: 404,
     AwardUnknown: 404,
     NameTaken: 409,
+    MembershipClash: 409,
+    LinkClash: 409,
+    IdentifierClash: 422,
     IdempotencyKeyReused: 409,
     AnswerNotKept: 409,
     BadRequest: 400,
@@ -117,6 +145,10 @@ STATUS: dict[type[Exception], int] = {
     CeilingReached: 422,
     GpuClassUnknown: 422,
     ProgrammeTooSmall: 422,
+    PolicyRefused: 422,
+    NoBudget: 422,
+    BudgetOverlaps: 422,
+    SharesRefused: 422,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

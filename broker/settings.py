@@ -3,8 +3,9 @@
 import os
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +21,34 @@ CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 
 class SettingsWrong(Exception):
     """A setting cannot be used; the message says which, and never a secret's value."""
+
+
+class CheckpointPlaceSetting(BaseModel):
+    """A place for checkpoints: `folder:/path`, `https://host/path` or `postgresql+psycopg://user@host/name`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str = Field(max_length=300)
+    password_file: Path | None = None
+    """For a PostgreSQL server: a file that holds the password."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_bare_address(cls, value: object) -> object:
+        return {"address": value} if isinstance(value, str) else value
+
+    @field_validator("address")
+    @classmethod
+    def _is_a_place(cls, value: str) -> str:
+        parts = urlsplit(value)
+        _ = parts.port  # raises a ValueError of its own where it is no number
+        if parts.password is not None or parts.query or (parts.username and parts.scheme in ("http", "https")):
+            raise ValueError("must hold no secret: a password is read from password_file")
+        if parts.scheme == "folder" and not parts.netloc and parts.path.startswith("/"):
+            return value
+        if parts.scheme in ("https", "http", "postgresql+psycopg") and parts.hostname:
+            return value
+        raise ValueError("must be folder:/path, https://host/path or postgresql+psycopg://user@host/name")
 
 
 class Settings(BaseSettings):
@@ -43,6 +72,10 @@ class Settings(BaseSettings):
     """How long a batch may take at the site before it starts no further job."""
     dispatch_batch_max: int = Field(default=500, ge=1, le=2000)
     snapshot_bytes_max: int = Field(default=256 * 1024 * 1024, ge=1024)
+    checkpoint_interval_s: float = Field(default=60, gt=0)
+    """How often the chain's head is signed and sent, where it moved."""
+    checkpoint_places: list[CheckpointPlaceSetting] = []
+    """Where signed heads go: places that this broker can add to and not rewrite; two at least."""
     allow_loopback_sites: bool = False
     """For the demo and tests only: a site at a loopback address is refused elsewhere."""
     log_level: str = "info"

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Table, bindparam, select
 
 from broker.auth import Caller
 from broker.bootstrap import Services
-from broker.errors import BrokerError, NotFound, PlacementRefused
+from broker.errors import BrokerError, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import JobState
-from broker.models import Job, JobEvent, JobPayload, Membership, Project, ProjectAccount, Site
+from broker.memberships import SUBMITTERS, memberships, valid_at
+from broker.models import Job, JobEvent, JobPayload, Project, ProjectAccount, Site
 from broker.moves import event_row
 from broker.paying import Need, Payer, choose, too_small
 from broker.placement import Placement, SiteFacts, none_left, options
@@ -35,7 +36,6 @@ _payloads: Table = JobPayload.__table__  # type: ignore[attr-defined]
 _events: Table = JobEvent.__table__  # type: ignore[attr-defined]
 _accounts: Table = ProjectAccount.__table__  # type: ignore[attr-defined]
 _projects: Table = Project.__table__  # type: ignore[attr-defined]
-_memberships: Table = Membership.__table__  # type: ignore[attr-defined]
 _site_table: Table = Site.__table__  # type: ignore[attr-defined]
 _programmes: Table = Programme.__table__  # type: ignore[attr-defined]
 _awards: Table = Award.__table__  # type: ignore[attr-defined]
@@ -55,6 +55,7 @@ class ProjectFacts:
     programme_name: str
     confidentiality: str
     default_time_limit_s: int
+    free_hours_first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,10 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     """Decide where a job would run, which award would pay and which contract would give the capacity; change nothing.
 
     Raises:
-        NotFound, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall, ContractTooSmall, CeilingReached:
-            the rule that refuses it.
+        NotFound, NotAllowed, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall, ContractTooSmall,
+            CeilingReached: the rule that refuses it.
     """
-    project = _project(connection, caller, wanted.project)
+    project = _project(connection, caller, wanted.project, now)
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
     known = weights(connection, now)
@@ -108,7 +109,7 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     for placement in placements:
         pay = _payment_need(placement, project, time_limit_s, now)
         payer = choose(payers, wanted.award, pay)
-        need = _capacity_need(placement, time_limit_s, now)
+        need = _capacity_need(placement, time_limit_s, project, now)
         try:
             contract = choose_contract(capacities(connection, placement.site.id, placement.gpu_class), need)
         except QuotaError as refusal:
@@ -144,7 +145,7 @@ def _payment_need(placement: Placement, project: ProjectFacts, time_limit_s: int
     )
 
 
-def _capacity_need(placement: Placement, time_limit_s: int, now: datetime) -> CapacityNeed:
+def _capacity_need(placement: Placement, time_limit_s: int, project: ProjectFacts, now: datetime) -> CapacityNeed:
     settings = placement.site.settings
     return CapacityNeed(
         site_name=settings.name,
@@ -154,6 +155,7 @@ def _capacity_need(placement: Placement, time_limit_s: int, now: datetime) -> Ca
         seconds=time_limit_s + settings.kill_grace_s,
         time_limit_s=time_limit_s,
         now=now,
+        free_hours_first=project.free_hours_first,
     )
 
 
@@ -184,32 +186,48 @@ def _check_size(decided: Plan) -> None:
             raise reached(limit, decided.owner_names[limit.scope], 0, gpus)
 
 
-_own_projects = (
+_mine = (
     select(
         _projects.c.id,
         _projects.c.name,
         _projects.c.programme_id,
         _programmes.c.name.label("programme_name"),
         _projects.c.confidentiality,
-        _programmes.c.default_time_limit_s,
+        _programmes.c.policy["default_time_limit_s"].as_integer().label("default_time_limit_s"),
+        _programmes.c.policy["free_hours_first"].as_boolean().label("free_hours_first"),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
-    .join(_memberships, _memberships.c.project_id == _projects.c.id)
-    .where(_memberships.c.person_id == bindparam("person_id"))
+    .join(memberships, memberships.c.project_id == _projects.c.id)
+    .where(memberships.c.person_id == bindparam("person_id"), valid_at(bindparam("now")))
     .limit(2)
 )
+_own_projects = _mine.where(memberships.c.role.in_(SUBMITTERS))
 _own_project = _own_projects.where(_projects.c.name == bindparam("name"))
 
 
-def _project(connection: Connection, caller: Caller, name: str | None) -> ProjectFacts:
+def _project(connection: Connection, caller: Caller, name: str | None, now: datetime) -> ProjectFacts:
     wanted = _own_projects if name is None else _own_project
-    rows = connection.execute(wanted, {"person_id": caller.person_id, "name": name}).all()
+    rows = connection.execute(wanted, {"person_id": caller.person_id, "name": name, "now": now}).all()
     if not rows:
-        what = f"no project {name} that you belong to" if name else "you belong to no project yet"
-        raise NotFound(what, "`idf-compute project list` shows yours")
+        raise _no_project(connection, caller, name, now)
     if len(rows) > 1:
         raise PlacementRefused("you belong to several projects", "--project with one of `idf-compute project list`")
     return ProjectFacts(*rows[0])
+
+
+def _no_project(connection: Connection, caller: Caller, name: str | None, now: datetime) -> NotAllowed | NotFound:
+    """Say why there is nothing to submit to; to a stranger as if there were no such project."""
+    wanted = _mine.add_columns(memberships.c.role)
+    if name is not None:
+        wanted = wanted.where(_projects.c.name == name)
+    seen = connection.execute(wanted, {"person_id": caller.person_id, "now": now}).first()
+    if seen is not None:
+        return NotAllowed(
+            f"you are {seen.role} of the project {seen.name}, and only leads and members submit jobs",
+            "ask its lead or a manager to make you a member",
+        )
+    what = f"no project {name} that you belong to" if name else "you belong to no project yet"
+    return NotFound(what, "`idf-compute project list` shows yours")
 
 
 def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, ...]]:
@@ -322,7 +340,7 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     if isinstance(outcome, AwardTooSmall):
         raise too_small(_payer_now(services, decided), decided.need)
     if isinstance(outcome, ContractTooSmall):
-        need = _capacity_need(decided.placement, decided.time_limit_s, job["created_at"])
+        need = _capacity_need(decided.placement, decided.time_limit_s, decided.project, job["created_at"])
         raise contract_too_small(need, _available(services, contract.owner_id) // contract.weight_thousandths)
     if isinstance(outcome, QuotaError):
         raise outcome

@@ -18,6 +18,7 @@ from adapters.errors import SiteError
 from broker.adopt import adopt, forget_leases
 from broker.bootstrap import Services
 from broker.cancel import send_cancels
+from broker.checkpoint_rounds import CheckpointRounds
 from broker.dispatch import BACKOFF_S_MAX, Desk, dispatch
 from broker.models import ANSWERS_KEPT_FOR, Idempotency, Site
 from broker.reconcile import reconcile
@@ -44,6 +45,7 @@ class Worker:
         self._lock: TextIO | None = None
         self._forget_at = 0.0
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._checkpoints = CheckpointRounds(services.settings, services.database, self._stopping)
 
     def start(self) -> None:
         """Begin.
@@ -53,6 +55,7 @@ class Worker:
         """
         if self._services.database.is_sqlite:
             self._lock = _lock_file(Path(str(self._services.database.engine.url.database)))
+        self._checkpoints.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -60,6 +63,7 @@ class Worker:
         self._stopping.set()
         self._services.bell.ring()
         self._thread.join()
+        self._checkpoints.join()
         if self._lock is not None:
             self._lock.close()
 

@@ -46,6 +46,10 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.engine = _engine(url, pool_size)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        # On SQLite every transaction sees one state; PostgreSQL is asked for it.
+        self._still = (
+            self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        )
         self._writing = self.engine.execution_options(idf_write=True)
 
     @contextmanager
@@ -58,6 +62,12 @@ class Database:
     def rows(self) -> Iterator[Connection]:
         """Open a bare connection that sees one state of the database: for paths where objects cost too much."""
         with _translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Open a bare connection whose statements all see one state, however long they take and whoever writes."""
+        with _translated(), self._still.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager

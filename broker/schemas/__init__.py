@@ -23,12 +23,40 @@ from broker.schemas.base import (
     Slug,
     Text,
 )
+from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
 from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
-from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
-from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
-from broker.schemas.programmes import ProgrammeIn, ProgrammeOut
+from broker.schemas.organisations import (
+    LinkEndIn,
+    LinkIn,
+    LinkOut,
+    OrganisationChange,
+    OrganisationDetail,
+    OrganisationIn,
+    OrganisationOut,
+)
+from broker.schemas.people import (
+    MeOut,
+    PersonChange,
+    PersonDetail,
+    PersonIn,
+    PersonOut,
+    TokenIn,
+    TokenOut,
+    TokenSecretOut,
+)
+from broker.schemas.programmes import (
+    BudgetIn,
+    BudgetOut,
+    PolicyChange,
+    PolicyPlanOut,
+    ProgrammeIn,
+    ProgrammeOut,
+    SharesIn,
+    SharesOut,
+)
+from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
 from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
@@ -42,6 +70,11 @@ __all__ = [
     "TIME_LIMIT_S_MAX",
     "AwardIn",
     "AwardOut",
+    "BudgetIn",
+    "BudgetLeftOut",
+    "BudgetOut",
+    "CanAwardOut",
+    "CapacityLeftOut",
     "CeilingIn",
     "CeilingOut",
     "ChargingRuleIn",
@@ -66,23 +99,38 @@ __all__ = [
     "JobIn",
     "JobOut",
     "Label",
+    "LeaveIn",
+    "LinkEndIn",
+    "LinkIn",
+    "LinkOut",
     "MeOut",
     "MemberIn",
+    "MemberOut",
+    "MemberRole",
     "Nature",
+    "OrganisationChange",
+    "OrganisationDetail",
     "OrganisationIn",
     "OrganisationOut",
     "Page",
+    "PersonChange",
+    "PersonDetail",
     "PersonIn",
     "PersonOut",
     "PlanOut",
+    "PolicyChange",
+    "PolicyPlanOut",
     "Problem",
     "ProgrammeIn",
     "ProgrammeOut",
     "ProjectIn",
     "ProjectOut",
     "QuotaOut",
+    "RefusalOut",
     "Role",
     "Schema",
+    "SharesIn",
+    "SharesOut",
     "SiteIn",
     "SiteOut",
     "Slug",

@@ -20,6 +20,7 @@ from broker.schema_version import migrate_to
 from quotas.contracts import open_contract
 from quotas.holds import Side, open_hold
 from quotas.ledger import Done
+from quotas.policy import ProgrammePolicy
 from quotas.programmes import grant_award, open_programme
 from quotas.writer import LedgerWriter
 from storage.database import Database
@@ -83,9 +84,8 @@ def _region(database: Database, awards: int) -> tuple[list[str], str]:
     now = utcnow()
     span = {"start_at": now - timedelta(days=1), "end_at": now + timedelta(days=300)}
     with database.write() as session:
-        programme = open_programme(
-            session, name="bench", kind="other", budget_credits=10**9 * HOURS, default_time_limit_s=3600
-        )
+        budget = (span["start_at"], span["end_at"], 10**9 * HOURS)
+        programme = open_programme(session, name="bench", policy=ProgrammePolicy(), budgets=[budget])
         ids = [
             grant_award(session, project_id=f"prj-{n}", programme=programme, amount_credits=10**6 * HOURS, **span).id
             for n in range(awards)

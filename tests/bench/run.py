@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import write
 
-BENCHES = ("dispatch_ssh", "accept", "reconcile_10k", "cli_cold", "first_line", "hold_postgres")
+BENCHES = ("dispatch_ssh", "accept", "reconcile_10k", "cli_cold", "first_line", "hold_postgres", "audit_10m")
 
 
 def main(wanted: str) -> int:

@@ -146,7 +146,7 @@ class Region:
         today = date.today()
         days = ("--from", str(today - timedelta(days=1)), "--to", str(today + timedelta(days=90)))
         yield ("marc", "class", "add", GPU_CLASS, "--weight", "2", "--from", "2026-01-01")
-        budget = ("--budget", "30000h", "--default-time", "30")
+        budget = ("--budget", "30000h", "--default-time", "30", "--from", "2026-01-01", "--to", "2099-12-31")
         yield ("marc", "programme", "open", PROGRAMME, "--kind", "pack-ia", *budget)
         for project, (organisation, person) in PROJECTS.items():
             yield ("marc", "org", "add", organisation)

@@ -2,7 +2,9 @@
 
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 from sqlalchemy import text, update
@@ -14,12 +16,13 @@ from quotas.balances import Balances, balances_of
 from quotas.errors import AwardTooSmall, HoldTooSmall, ProgrammeTooSmall, QuotaError, TransferReused
 from quotas.holds import HoldLeft, Side, open_hold, release, settle
 from quotas.invariants import broken
-from quotas.ledger import Done, Movement, Posting, post
+from quotas.ledger import GENESIS, Done, Movement, Posting, link_hash, post
 from quotas.models import Account, Award, Transfer
-from quotas.programmes import grant_award, open_programme, unawarded_credits
+from quotas.policy import ProgrammePolicy
+from quotas.programmes import budget_for, grant_award, open_programme, unawarded_credits
 from quotas.writer import LedgerWriter, RowClash
 from storage.database import Database, DatabaseUnavailable
-from storage.tables import utcnow
+from storage.tables import microseconds, utcnow
 
 HOUR = 3_600_000
 
@@ -27,9 +30,8 @@ HOUR = 3_600_000
 def award_of(database: Database, amount: int, *, budget: int = 1000 * HOUR) -> str:
     now = utcnow()
     with database.write() as session:
-        programme = open_programme(
-            session, name="pack-ia", kind="pack-ia", budget_credits=budget, default_time_limit_s=3600
-        )
+        periods = [(now - timedelta(days=1), now + timedelta(days=1), budget)]
+        programme = open_programme(session, name="pack-ia", policy=ProgrammePolicy(kind="pack-ia"), budgets=periods)
         award = grant_award(
             session,
             project_id="prj-1",
@@ -61,7 +63,8 @@ def test_award_is_funded_out_of_the_programme(database: Database) -> None:
     assert balances(database, award_id) == Balances(available=100 * HOUR, held=0, consumed=0, overrun=0)
     with database.read() as session:
         award = session.get_one(Award, award_id)
-        assert unawarded_credits(session, award.programme_id) == 900 * HOUR
+        budget = budget_for(session, award.programme_id, award.start_at)
+        assert unawarded_credits(session, budget.id) == 900 * HOUR
         assert session.get_one(Account, "treasury:region").balance == -1000 * HOUR
     assert faults(database) == []
 
@@ -251,3 +254,41 @@ def test_refusals_are_outcomes_not_exceptions(database: Database) -> None:
         [outcome] = post(session.connection(), [open_hold("job-1", Side(award_id, 2 * HOUR, 1000), None)], utcnow())
         assert isinstance(outcome, QuotaError)
         assert isinstance(session, Session)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "",
+        "words",
+        "a=",
+        "=b",
+        "a=b;",
+        "a=b|c",
+        'a="b"',
+        "a='b'",
+        "a=b\\",
+        "a=b\n",
+        "a=é",
+        "A=b",
+        "a=b c",
+        f"a={'b' * 199}",
+    ],
+)
+def test_details_that_the_chain_could_not_carry_are_a_defect_of_the_caller(details: str) -> None:
+    with pytest.raises(ValueError, match="details must be"):
+        Movement("fund/1", "fund", "treasury:region", "programme:1", 1, "1", details)
+
+
+def test_details_are_part_of_the_hash_and_nothing_where_there_are_none(database: Database) -> None:
+    award_id = award_of(database, 10 * HOUR)
+    plain = Movement("hold/1", "hold", f"available:{award_id}", f"held:{award_id}", HOUR, "1")
+    worded = replace(plain, details="region=700;company=300;value=12.5/h")
+    at = utcnow()
+    assert link_hash(GENESIS, 1, plain, at) != link_hash(GENESIS, 1, worded, at)
+    text_of_0001 = f"{GENESIS}|1|hold/1|hold|available:{award_id}|held:{award_id}|{HOUR}|1|{microseconds(at)}"
+    assert link_hash(GENESIS, 1, plain, at) == sha256(text_of_0001.encode()).hexdigest()
+    posted(database, Posting(movements=(replace(worded, kind="move", credit_id="treasury:region"),)))
+    with database.read() as session:
+        assert session.exec(select(Transfer.details)).all() == [None, None, worded.details]
+    assert faults(database) == [f"award {award_id}: {10 * HOUR} awarded, its accounts sum up to {9 * HOUR}"]

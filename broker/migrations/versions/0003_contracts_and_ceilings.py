@@ -7,7 +7,7 @@ from broker.migrations import kept
 from storage.tables import BIG, UtcTime
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -86,6 +86,9 @@ def upgrade() -> None:
     with op.batch_alter_table("usage_record") as usage:
         usage.add_column(sa.Column("contract_id", sa.String(length=32), nullable=True))
         usage.add_column(sa.Column("contract_charge_credits", BIG, nullable=True))
+    with op.batch_alter_table("ledger_transfer") as transfer:  # docs/decisions/0009
+        transfer.drop_constraint(op.f("fk_ledger_transfer_debit_id"), type_="foreignkey")
+        transfer.drop_constraint(op.f("fk_ledger_transfer_credit_id"), type_="foreignkey")
     _open_capacity()
     kept.bring_back("ceiling", "contract")
     kept.bring_columns_back("hold", "id", HOLD)
@@ -115,3 +118,6 @@ def downgrade() -> None:
         for column in HOLD:
             hold.drop_column(column)
     kept.put_aside("contract", "ceiling")
+    with op.batch_alter_table("ledger_transfer") as transfer:
+        for side in ("debit_id", "credit_id"):
+            transfer.create_foreign_key(op.f(f"fk_ledger_transfer_{side}"), "ledger_account", [side], ["id"])
