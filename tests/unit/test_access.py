@@ -236,6 +236,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("POST", "/v1/tokens/{token_id}/revoke"): ANY,
     ("GET", "/v1/sites"): ANY,
     ("GET", "/v1/gpu-classes"): ANY,
+    ("GET", "/v1/charging-rules"): ANY,
     ("PUT", "/v1/snapshots/{digest}"): (201, 201, 201, 201, 201, 201),
     ("GET", "/v1/snapshots/{digest}"): ANY,
 }

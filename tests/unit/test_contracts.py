@@ -10,6 +10,7 @@ from world import World, world
 
 from adapters.fake import FakeScheduler
 from broker.models import Job
+from quotas.charging import GPUS_ONLY, Size
 from quotas.contracts import Capacity, CapacityNeed, choose_contract
 from quotas.errors import ContractTooSmall, QuotaError
 
@@ -35,7 +36,7 @@ def offer(
 
 
 def need(gpu_seconds: int = 3_660, *, free_first: bool = False) -> CapacityNeed:
-    return CapacityNeed("teratec", "a100-80", gpu_seconds, 3_600, NOW, free_first)
+    return CapacityNeed("teratec", "a100-80", GPUS_ONLY, Size(1), gpu_seconds, 3_600, NOW, free_first)
 
 
 def test_both_sides_of_a_hold_move_together(region: World) -> None:
