@@ -156,7 +156,7 @@ def _of_organisation(known: _Known, line: Line) -> Iterator[RowFault]:
     for column, value in line.facts.items():
         if stands is not None and getattr(stands, column) != value:
             yield _fault(line, column, f"organisation {name} stands with {getattr(stands, column) or 'nothing'} there",
-                         f"leave it empty, or change it: idf-compute org change {name}")  # fmt: skip
+                         f"leave it empty, or change it: idf-compute org set {name}")  # fmt: skip
         elif stands is None and before is not None and before.facts.get(column, value) != value:
             yield _fault(line, column, f"line {before.number} says {before.facts[column]} of organisation {name}",
                          "say the same in both")  # fmt: skip

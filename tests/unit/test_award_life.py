@@ -1,6 +1,7 @@
 """The life of awards over the ledger, on both engines: every step, every refusal, and the books after each."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -30,6 +31,7 @@ from quotas.invariants import broken
 from quotas.ledger import Movement, Posting, account_id, post
 from quotas.models import Award, AwardChange, AwardEvent, AwardOutcome, Programme
 from quotas.policy import ProgrammePolicy
+from quotas.posting import move
 from quotas.programmes import budgets_of, change_policy, grant_award, open_programme, unawarded_credits
 from storage.database import Database
 
@@ -300,6 +302,28 @@ def test_lowered_below_the_threshold_one_is_enough(books: Books) -> None:
     award_id = books.request(LARGE)
     assert books.approve(award_id, MARC) == "in_review"
     assert books.approve(award_id, MARC, HALF_YEAR) == "active"
+
+
+def test_a_threshold_that_was_lifted_meanwhile(books: Books) -> None:
+    award_id = books.request(LARGE)
+    assert books.approve(award_id, MARC) == "in_review"
+    with books.database.write() as session:
+        books.programme = session.get_one(Programme, books.programme.id)
+        change_policy(
+            session, books.programme, POLICY.model_copy(update={"four_eyes_above_credits": None}), entered_by=None
+        )
+    assert books.approve(award_id, MARC) == "active"
+
+
+def test_one_movement_at_a_time(books: Books) -> None:
+    award_id = books.grant()
+    available, programme = account_id("available", award_id), account_id("programme", books.award(award_id).budget_id)
+    with books.database.write() as session:
+        some = Movement("expire/x/1", "expire", available, programme, HOUR, award_id)
+        assert move(session, some, NOW)
+        assert not move(session, some, NOW), "a replay"
+        with pytest.raises(AwardTooSmall):
+            move(session, replace(some, id="expire/x/2", amount=100 * HOUR), NOW)
 
 
 def test_approvals_by_subject(books: Books) -> None:

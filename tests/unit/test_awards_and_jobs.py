@@ -160,6 +160,15 @@ def test_any_number_of_workers_expire_an_award_once(region: World) -> None:
     assert "award-expiry" in {chore.name for chore in CHORES}
 
 
+def test_many_approvals_at_one_moment_grant_once(region: World) -> None:
+    award_id = region.award_for("/approve")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: region.call("marc", "POST", f"/awards/{award_id}/approve", {}), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200, *[409] * 7]
+    award = shown(region, award_id)
+    assert (award["state"], award["available_credits"]) == ("active", HOUR)
+
+
 def test_one_award_that_fails_leaves_the_others_alone(region: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from quotas.errors import AwardUnknown
 
