@@ -93,6 +93,12 @@ def open_ledger(session: Session) -> None:
     open_account(session, "treasury", "region")
 
 
+def lock_head(connection: Connection) -> tuple[int, str]:
+    """Take the lock of every movement, before any other of the money's rows; return the head's sequence and hash."""
+    row = connection.execute(select(_head.c.sequence, _head.c.hash).with_for_update()).one()
+    return row.sequence, row.hash
+
+
 def link_hash(previous_hash: str, sequence: int, movement: Movement, at: datetime) -> str:
     """Return the hash of a transfer: SHA-256 over the one before it and its own fields, opaque ids only."""
     fields = (
@@ -125,17 +131,13 @@ class _Group:
 
     def __init__(self, connection: Connection, postings: Sequence[Posting]) -> None:
         self._connection = connection
-        self._sequence, self._hash = self._lock_head()
+        self._sequence, self._hash = lock_head(connection)
         movements = [movement for posting in postings for movement in posting.movements]
         self._standing = self._standing_transfers([movement.id for movement in movements])
         self._kinds, self._balances = self._lock_accounts(movements)
         self._remaining = self._remaining_of(chain.from_iterable(p.draws for p in postings))
         self._before = dict(self._balances)
         self._accepted: list[Posting] = []
-
-    def _lock_head(self) -> tuple[int, str]:
-        row = self._connection.execute(select(_head.c.sequence, _head.c.hash).with_for_update()).one()
-        return row.sequence, row.hash
 
     def _standing_transfers(self, ids: Sequence[str]) -> dict[str, tuple[str, str, int]]:
         columns = (_transfers.c.id, _transfers.c.debit_id, _transfers.c.credit_id, _transfers.c.amount)
