@@ -19,8 +19,12 @@ from quotas.errors import (
     AwardNotActive,
     AwardTooSmall,
     AwardUnknown,
+    BudgetOverlaps,
+    NoBudget,
+    PolicyRefused,
     ProgrammeTooSmall,
     QuotaError,
+    SharesRefused,
 )
 from storage.database import DatabaseUnavailable
 
@@ -111,6 +115,10 @@ STATUS: dict[type[Exception], int] = {
     AwardTooSmall: 422,
     AwardNotActive: 422,
     ProgrammeTooSmall: 422,
+    PolicyRefused: 422,
+    NoBudget: 422,
+    BudgetOverlaps: 422,
+    SharesRefused: 422,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

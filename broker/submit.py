@@ -89,7 +89,7 @@ _own_projects = (
         _projects.c.name,
         _projects.c.programme_id,
         _projects.c.confidentiality,
-        _programmes.c.default_time_limit_s,
+        _programmes.c.policy["default_time_limit_s"].as_integer().label("default_time_limit_s"),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
     .join(_memberships, _memberships.c.project_id == _projects.c.id)

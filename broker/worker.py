@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import TextIO
 
 import structlog
-from sqlmodel import col, delete, select
+from sqlmodel import col, select
 
 from adapters.errors import SiteError
 from broker.adopt import adopt, forget_leases
 from broker.bootstrap import Services
 from broker.cancel import send_cancels
+from broker.chores import CHORES, Chores
 from broker.dispatch import BACKOFF_S_MAX, Desk, dispatch
-from broker.models import ANSWERS_KEPT_FOR, Idempotency, Site
+from broker.models import Site
 from broker.reconcile import reconcile
 from broker.schemas import SiteIn
 from storage.database import DatabaseUnavailable
-from storage.tables import utcnow
 
 SITES_AGAIN_S = 2
-FORGET_AGAIN_S = 600
 log = structlog.get_logger()
 
 
@@ -35,14 +34,14 @@ class WorkerRunsAlready(DatabaseUnavailable):
 
 
 class Worker:
-    """Keeps one thread per enrolled site."""
+    """Keeps one thread per enrolled site, and one per chore."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._stopping = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._lock: TextIO | None = None
-        self._forget_at = 0.0
+        self._chores = Chores(services, CHORES)
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -54,12 +53,14 @@ class Worker:
         if self._services.database.is_sqlite:
             self._lock = _lock_file(Path(str(self._services.database.engine.url.database)))
         self._thread.start()
+        self._chores.start()
 
     def stop(self) -> None:
         """Finish the steps under way and stop."""
         self._stopping.set()
         self._services.bell.ring()
         self._thread.join()
+        self._chores.stop()
         if self._lock is not None:
             self._lock.close()
 
@@ -67,7 +68,6 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 self._watch_new_sites()
-                self._forget_old_answers()
             except Exception as error:
                 log.exception("worker-fault", error=repr(error))
             self._stopping.wait(SITES_AGAIN_S)
@@ -83,14 +83,6 @@ class Worker:
                 thread = threading.Thread(target=loop.run, name=f"site-{id_}", daemon=True)
                 self._threads[id_] = thread
                 thread.start()
-
-    def _forget_old_answers(self) -> None:
-        """Delete kept answers to POSTs that are older than their 24 hours, now and then."""
-        if time.monotonic() < self._forget_at:
-            return
-        with self._services.database.write() as session:
-            session.exec(delete(Idempotency).where(col(Idempotency.created_at) < utcnow() - ANSWERS_KEPT_FOR))
-        self._forget_at = time.monotonic() + FORGET_AGAIN_S
 
 
 class SiteLoop:

@@ -10,13 +10,22 @@ from quotas.models import Account
 
 @dataclass(frozen=True, slots=True)
 class Balances:
-    """An award's credits. awarded = available + held + consumed - overrun, always."""
+    """An award's credits. What it was given, less what went back = available + held + consumed - overrun, always."""
 
     available: int
     held: int
     consumed: int
     overrun: int
     """What jobs used beyond their holds."""
+
+    @property
+    def total(self) -> int:
+        """Granted, supplements and transfers in, less transfers out, reclaimed and expired credits."""
+        return self.available + self.held + self.consumed - self.overrun
+
+
+NOTHING = Balances(0, 0, 0, 0)
+"""Of an award that is not granted, which has no accounts yet."""
 
 
 def balances_of(session: Session, award_ids: Iterable[str]) -> dict[str, Balances]:

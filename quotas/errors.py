@@ -4,7 +4,14 @@ QuotaError
 ├── AwardTooSmall        the award cannot pay the hold
 ├── AwardNotActive       before its start, or after its end
 ├── AwardUnknown
+├── AwardStateWrong      the life of an award has no such step from where it stands
+├── AwardChangeRefused   the change asked for breaks a rule of changes
+├── ApprovedAlready      the same person twice, where two people must
 ├── ProgrammeTooSmall    the programme's budget cannot fund the award
+├── PolicyRefused        the programme's policy does not allow the award
+├── NoBudget             the programme has no budget for that day
+├── BudgetOverlaps       two budgets of one programme would cover the same day
+├── SharesRefused        funding shares that do not make a whole, or begin in the past
 ├── GpuClassUnknown      no weight is known for the class at that time
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 ├── TransferReused       one transfer id for two different movements
@@ -50,10 +57,52 @@ class AwardUnknown(QuotaError):
     code = "award-unknown"
 
 
+class AwardStateWrong(QuotaError):
+    """An award does not stand where this step begins."""
+
+    code = "award-state-wrong"
+
+
+class AwardChangeRefused(QuotaError):
+    """A supplement, an extension, a transfer or a closure breaks a rule."""
+
+    code = "award-change-refused"
+
+
+class ApprovedAlready(QuotaError):
+    """The same person approved this before, and another must."""
+
+    code = "approved-already"
+
+
 class ProgrammeTooSmall(QuotaError):
     """The programme has fewer unawarded credits than the award asks for."""
 
     code = "programme-too-small"
+
+
+class PolicyRefused(QuotaError):
+    """A rule of the programme does not allow the award."""
+
+    code = "policy-refused"
+
+
+class NoBudget(QuotaError):
+    """No budget of the programme covers the day."""
+
+    code = "no-budget"
+
+
+class BudgetOverlaps(QuotaError):
+    """Another budget of the programme covers a part of the period."""
+
+    code = "budget-overlaps"
+
+
+class SharesRefused(QuotaError):
+    """The funding shares do not make a whole, or would change what is charged already."""
+
+    code = "shares-refused"
 
 
 class HoldTooSmall(QuotaError):

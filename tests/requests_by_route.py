@@ -4,12 +4,17 @@ from typing import Any
 
 from world import HOUR, JOB, SITE
 
+BUDGET = {"start_on": "2026-01-01", "end_on": "2099-12-31", "credits": HOUR}
+
 BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/persons": ("olga", {"name": "zoe"}),
     "/tokens": ("ines", {"person": "ines"}),
     "/tokens/{token_id}/revoke": ("olga", None),
     "/organisations": ("marc", {"name": "orga"}),
-    "/programmes": ("marc", {"name": "challenge-1", "budget_credits": HOUR}),
+    "/programmes": ("marc", {"name": "challenge-1", "budgets": [BUDGET]}),
+    "/programmes/{name}/policy": ("marc", {"kind": "challenge"}),
+    "/programmes/{name}/budgets": ("marc", {**BUDGET, "start_on": "2100-01-01", "end_on": "2100-12-31"}),
+    "/programmes/{name}/shares": ("marc", {"valid_from": "2099-01-01", "region_thousandths": 1000}),
     "/projects": ("marc", {"name": "voile", "organisation": "acme", "programme": "pack-ia-2026"}),
     "/projects/{name}/members": ("marc", {"person": "nemo"}),
     "/awards": (

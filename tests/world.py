@@ -124,7 +124,8 @@ class World:
     def enter_projects(self, award_hours: int = 100) -> None:
         today = date.today()
         self.post("marc", "/gpu-classes", {"name": "a100-80", "weight_thousandths": 2000, "valid_from": "2026-01-01"})
-        programme = {"name": "pack-ia-2026", "kind": "pack-ia", "budget_credits": 10_000 * HOUR}
+        budget = {"start_on": "2026-01-01", "end_on": "2099-12-31", "credits": 10_000 * HOUR}
+        programme = {"name": "pack-ia-2026", "kind": "pack-ia", "budgets": [budget]}
         self.post("marc", "/programmes", {**programme, "default_time_limit_s": 1800})
         for organisation, project, person in (("acme", "vision", "ines"), ("echo", "voice", "paul")):
             self.post("marc", "/organisations", {"name": organisation})

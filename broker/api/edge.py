@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from sqlalchemy import Connection, Table, bindparam, select
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, delete
+from sqlmodel import Session
 
+from broker.answers import forget_old_answers
 from broker.auth import Caller, authenticate
 from broker.bootstrap import Services
 from broker.errors import AnswerNotKept, BadRequest, IdempotencyKeyMissing, IdempotencyKeyReused
@@ -179,7 +180,7 @@ def answered(session: Session, question: Question) -> Response | None:
     if kept is None:
         return None
     if kept.created_at < utcnow() - ANSWERS_KEPT_FOR:
-        forget_before(session, person_id=question.person_id)
+        forget_old_answers(session, question.person_id)
         return None
     if kept.request_sha256 != question.request_sha256:
         raise IdempotencyKeyReused(
@@ -191,13 +192,6 @@ def answered(session: Session, question: Question) -> Response | None:
             "revoke it and make another",
         )
     return json_response(kept.answer, kept.status)
-
-
-def forget_before(session: Session, person_id: str) -> None:
-    """Delete a person's kept answers that are older than 24 h."""
-    old = utcnow() - ANSWERS_KEPT_FOR
-    session.exec(delete(Idempotency).where(col(Idempotency.person_id) == person_id, col(Idempotency.created_at) < old))
-    session.expire_all()
 
 
 async def _edge(request: Request) -> Edge:

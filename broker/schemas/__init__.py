@@ -26,7 +26,7 @@ from broker.schemas.base import (
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
 from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
 from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
-from broker.schemas.programmes import ProgrammeIn, ProgrammeOut
+from broker.schemas.programmes import BudgetIn, BudgetOut, ProgrammeIn, ProgrammeOut, SharesIn, SharesOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
@@ -39,6 +39,8 @@ __all__ = [
     "TIME_LIMIT_S_MAX",
     "AwardIn",
     "AwardOut",
+    "BudgetIn",
+    "BudgetOut",
     "ClassHours",
     "Confidentiality",
     "Credits",
@@ -73,6 +75,8 @@ __all__ = [
     "QuotaOut",
     "Role",
     "Schema",
+    "SharesIn",
+    "SharesOut",
     "SiteIn",
     "SiteOut",
     "Slug",

@@ -1,9 +1,9 @@
 """The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
 from quotas.models.aid import AidDeclaration, AidDeclared, AidLine
-from quotas.models.awards import Award
+from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
 from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
-from quotas.models.programmes import Programme
+from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass
 
 __all__ = [
@@ -12,10 +12,17 @@ __all__ = [
     "AidDeclaration",
     "AidDeclared",
     "AidLine",
+    "Approval",
     "Award",
+    "AwardChange",
+    "AwardEvent",
+    "AwardOutcome",
     "ChainHead",
+    "FundingShare",
     "GpuClass",
     "Hold",
     "Programme",
+    "ProgrammeBudget",
+    "ProgrammePolicyVersion",
     "Transfer",
 ]

@@ -14,6 +14,7 @@ from quotas.errors import AwardTooSmall
 from quotas.holds import open_hold, release, settle
 from quotas.invariants import broken
 from quotas.ledger import Done, Outcome, Posting, post
+from quotas.policy import ProgrammePolicy
 from quotas.programmes import grant_award, open_programme
 from storage.database import Database
 from storage.tables import utcnow
@@ -33,7 +34,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.database = Database(url)
         now = utcnow()
         with self.database.write() as session:
-            programme = open_programme(session, name="p", kind="other", budget_credits=AWARDED, default_time_limit_s=60)
+            programme = open_programme(
+                session, name="p", policy=ProgrammePolicy(), budgets=[(now, now + timedelta(days=1), AWARDED)]
+            )
             award = grant_award(
                 session,
                 project_id="prj-1",

@@ -16,7 +16,8 @@ from quotas.holds import open_hold, release, settle
 from quotas.invariants import broken
 from quotas.ledger import Done, Movement, Posting, post
 from quotas.models import Account, Award, Transfer
-from quotas.programmes import grant_award, open_programme, unawarded_credits
+from quotas.policy import ProgrammePolicy
+from quotas.programmes import budget_for, grant_award, open_programme, unawarded_credits
 from quotas.writer import LedgerWriter, RowClash
 from storage.database import Database, DatabaseUnavailable
 from storage.tables import utcnow
@@ -27,9 +28,8 @@ HOUR = 3_600_000
 def award_of(database: Database, amount: int, *, budget: int = 1000 * HOUR) -> str:
     now = utcnow()
     with database.write() as session:
-        programme = open_programme(
-            session, name="pack-ia", kind="pack-ia", budget_credits=budget, default_time_limit_s=3600
-        )
+        periods = [(now - timedelta(days=1), now + timedelta(days=1), budget)]
+        programme = open_programme(session, name="pack-ia", policy=ProgrammePolicy(kind="pack-ia"), budgets=periods)
         award = grant_award(
             session,
             project_id="prj-1",
@@ -61,7 +61,8 @@ def test_award_is_funded_out_of_the_programme(database: Database) -> None:
     assert balances(database, award_id) == Balances(available=100 * HOUR, held=0, consumed=0, overrun=0)
     with database.read() as session:
         award = session.get_one(Award, award_id)
-        assert unawarded_credits(session, award.programme_id) == 900 * HOUR
+        budget = budget_for(session, award.programme_id, award.start_at)
+        assert unawarded_credits(session, budget.id) == 900 * HOUR
         assert session.get_one(Account, "treasury:region").balance == -1000 * HOUR
     assert faults(database) == []
 

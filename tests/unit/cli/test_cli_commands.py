@@ -318,10 +318,11 @@ def test_admin_commands_send_what_the_contract_asks(run: Any, broker: Broker, tm
     site = tmp_path / "s.toml"
     site.write_text('name = "jz"\n[gpu_types]\n"a100-80" = "a100"\n')
     run("org", "add", "acme", "--siret", "732 829 320 00074")
-    run("programme", "open", "p", "--budget", "1000h", "--kind", "pack-ia")
+    days = ("--from", "2026-01-01", "--to", "2026-06-30")
+    run("programme", "open", "p", "--budget", "1000h", "--kind", "pack-ia", *days)
     run("project", "add", "vision", "--org", "acme", "--programme", "p")
     run("project", "join", "vision", "alice")
-    run("award", "grant", "vision", "100h", "--from", "2026-01-01", "--to", "2026-06-30")
+    run("award", "grant", "vision", "100h", *days)
     run("class", "add", "h100-80", "--weight", "2.5", "--from", "2026-01-01")
     run("person", "add", "bob", "--role", "manager", "--role", "operator")
     run("site", "add", str(site))
@@ -330,7 +331,12 @@ def test_admin_commands_send_what_the_contract_asks(run: Any, broker: Broker, tm
         ("/v1/organisations", {"name": "acme", "full_name": None, "siret": "73282932000074"}),
         (
             "/v1/programmes",
-            {"name": "p", "kind": "pack-ia", "budget_credits": 3_600_000_000, "default_time_limit_s": 3600},
+            {
+                "name": "p",
+                "kind": "pack-ia",
+                "default_time_limit_s": 3600,
+                "budgets": [{"start_on": "2026-01-01", "end_on": "2026-06-30", "credits": 3_600_000_000}],
+            },
         ),
         (
             "/v1/projects",
