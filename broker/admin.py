@@ -122,7 +122,10 @@ def token(
 def doctor() -> None:
     """Look for what is wrong with this installation; exit status 1 if anything is."""
     settings = read_settings()
-    problems = [*_clashes(), *_database_problems(settings)]
+    problems, remarks = _database_findings(settings)
+    problems = [*_clashes(), *problems]
+    for remark in remarks:
+        typer.echo(f"· {remark}")
     for problem in problems:
         typer.echo(f"✗ {problem}")
     if problems:
@@ -140,15 +143,20 @@ def _clashes() -> list[str]:
     ]
 
 
-def _database_problems(settings: Settings) -> list[str]:
+def _database_findings(settings: Settings) -> tuple[list[str], list[str]]:
+    """Return what is wrong in the database, and what is only missing there."""
+    from broker.organisations import without_identifier, wrong_identifiers
     from quotas.invariants import broken
 
     try:
         check_current(settings.full_database_url())
     except SchemaNotCurrent as error:
-        return [str(error)]
+        return [str(error)], []
     with Database(settings.full_database_url()).read() as session:
-        return list(broken(session))
+        missing = without_identifier(session)
+        names = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
+        remarks = [f"organisations without an identifier yet (`idf-compute org set`): {len(missing)}, {names}"]
+        return [*broken(session), *wrong_identifiers(session)], remarks if missing else []
 
 
 def main() -> None:

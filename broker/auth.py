@@ -11,7 +11,8 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from broker.errors import NotAllowed, NotAuthenticated, NotFound
-from broker.models import ApiToken, Membership, Person, Project
+from broker.memberships import role_in, roles_of
+from broker.models import ApiToken, Person, Project
 from storage.tables import utcnow
 
 SCHEME = "idf"
@@ -90,30 +91,33 @@ def _is_valid(expires_at: datetime, revoked_at: datetime | None) -> bool:
     return revoked_at is None and utcnow() < expires_at
 
 
+def project_roles(session: Session, caller: Caller) -> dict[str, str]:
+    """Return what the caller is at this moment in each of their projects, by the project's id."""
+    return roles_of(session.connection(), caller.person_id, utcnow())
+
+
+def project_role(session: Session, caller: Caller, project_id: str) -> str | None:
+    """Return what the caller is in a project at this moment: lead, member, viewer, coach or nothing."""
+    return role_in(session.connection(), caller.person_id, project_id, utcnow())
+
+
 def project_ids(session: Session, caller: Caller) -> list[str] | None:
-    """Return the ids of the projects that a caller may read; None means all."""
-    if caller.sees_all_projects:
-        return None
-    return list(session.exec(select(Membership.project_id).where(col(Membership.person_id) == caller.person_id)))
+    """Return the ids of the projects whose progress a caller may see; None means all."""
+    return None if caller.sees_all_projects else list(project_roles(session, caller))
 
 
 def readable_project(session: Session, caller: Caller, name: str) -> Project:
-    """Return a project that the caller may read.
+    """Return a project whose progress the caller may see.
 
     Raises:
         NotFound: there is none, or it is somebody else's; the answer is the same.
     """
     project = session.exec(select(Project).where(col(Project.name) == name)).one_or_none()
-    if project is None or not may_read(session, caller, project.id):
+    if project is None or not may_see(session, caller, project.id):
         raise NotFound(f"no project {name} that you belong to", "`idf-compute project list` shows yours")
     return project
 
 
-def may_read(session: Session, caller: Caller, project_id: str) -> bool:
-    """Say whether a caller may see a project's jobs and balances."""
-    return caller.sees_all_projects or is_member(session, caller, project_id)
-
-
-def is_member(session: Session, caller: Caller, project_id: str) -> bool:
-    """Say whether a caller belongs to a project."""
-    return session.get(Membership, (caller.person_id, project_id)) is not None
+def may_see(session: Session, caller: Caller, project_id: str) -> bool:
+    """Say whether a caller may see a project's progress: its jobs' states and times, its balances."""
+    return caller.sees_all_projects or project_role(session, caller, project_id) is not None

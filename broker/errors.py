@@ -5,6 +5,9 @@ BrokerError
 ├── NotAllowed           the caller's role does not permit it
 ├── NotFound             no such thing, or none that the caller may see
 ├── NameTaken
+├── MembershipClash      a person would belong to a project twice at one time
+├── LinkClash            two organisations would be linked twice at one time
+├── IdentifierClash      an organisation would be known by two identifiers
 ├── BadRequest           a rule of form that no schema can say
 ├── IdempotencyKeyMissing, IdempotencyKeyReused, AnswerNotKept
 ├── TooLarge
@@ -64,6 +67,24 @@ class NameTaken(BrokerError):
     code = "name-taken"
 
 
+class MembershipClash(BrokerError):
+    """A person would belong to a project twice at one time."""
+
+    code = "membership-clash"
+
+
+class LinkClash(BrokerError):
+    """Two organisations would be linked twice at one time."""
+
+    code = "link-clash"
+
+
+class IdentifierClash(BrokerError):
+    """An organisation would be known by two identifiers at once."""
+
+    code = "identifier-clash"
+
+
 class BadRequest(BrokerError):
     """The request breaks a rule of form."""
 
@@ -106,6 +127,9 @@ STATUS: dict[type[Exception], int] = {
     NotFound: 404,
     AwardUnknown: 404,
     NameTaken: 409,
+    MembershipClash: 409,
+    LinkClash: 409,
+    IdentifierClash: 422,
     IdempotencyKeyReused: 409,
     AnswerNotKept: 409,
     BadRequest: 400,

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Table, bindparam, select
 
 from broker.auth import Caller
 from broker.bootstrap import Services
-from broker.errors import NotFound, PlacementRefused
+from broker.errors import NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import JobState
-from broker.models import Job, JobEvent, JobPayload, Membership, Project, ProjectAccount, Site
+from broker.memberships import SUBMITTERS, memberships, valid_at
+from broker.models import Job, JobEvent, JobPayload, Project, ProjectAccount, Site
 from broker.moves import event_row
 from broker.paying import Need, Payer, choose, too_small
 from broker.placement import Placement, SiteFacts, place
@@ -31,7 +32,6 @@ _payloads: Table = JobPayload.__table__  # type: ignore[attr-defined]
 _events: Table = JobEvent.__table__  # type: ignore[attr-defined]
 _accounts: Table = ProjectAccount.__table__  # type: ignore[attr-defined]
 _projects: Table = Project.__table__  # type: ignore[attr-defined]
-_memberships: Table = Membership.__table__  # type: ignore[attr-defined]
 _site_table: Table = Site.__table__  # type: ignore[attr-defined]
 _programmes: Table = Programme.__table__  # type: ignore[attr-defined]
 _awards: Table = Award.__table__  # type: ignore[attr-defined]
@@ -70,9 +70,9 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     """Decide where a job would run and which award would pay, without changing anything.
 
     Raises:
-        NotFound, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall: the rule that refuses it.
+        NotFound, NotAllowed, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall: the rule that refuses it.
     """
-    project = _project(connection, caller, wanted.project)
+    project = _project(connection, caller, wanted.project, now)
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
     known = weights(connection, now)
@@ -83,7 +83,7 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
     return Plan(wanted, project, placement, payer, weight, time_limit_s, held, notices)
 
 
-_own_projects = (
+_mine = (
     select(
         _projects.c.id,
         _projects.c.name,
@@ -92,22 +92,37 @@ _own_projects = (
         _programmes.c.policy["default_time_limit_s"].as_integer().label("default_time_limit_s"),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
-    .join(_memberships, _memberships.c.project_id == _projects.c.id)
-    .where(_memberships.c.person_id == bindparam("person_id"))
+    .join(memberships, memberships.c.project_id == _projects.c.id)
+    .where(memberships.c.person_id == bindparam("person_id"), valid_at(bindparam("now")))
     .limit(2)
 )
+_own_projects = _mine.where(memberships.c.role.in_(SUBMITTERS))
 _own_project = _own_projects.where(_projects.c.name == bindparam("name"))
 
 
-def _project(connection: Connection, caller: Caller, name: str | None) -> ProjectFacts:
+def _project(connection: Connection, caller: Caller, name: str | None, now: datetime) -> ProjectFacts:
     wanted = _own_projects if name is None else _own_project
-    rows = connection.execute(wanted, {"person_id": caller.person_id, "name": name}).all()
+    rows = connection.execute(wanted, {"person_id": caller.person_id, "name": name, "now": now}).all()
     if not rows:
-        what = f"no project {name} that you belong to" if name else "you belong to no project yet"
-        raise NotFound(what, "`idf-compute project list` shows yours")
+        raise _no_project(connection, caller, name, now)
     if len(rows) > 1:
         raise PlacementRefused("you belong to several projects", "--project with one of `idf-compute project list`")
     return ProjectFacts(*rows[0])
+
+
+def _no_project(connection: Connection, caller: Caller, name: str | None, now: datetime) -> NotAllowed | NotFound:
+    """Say why there is nothing to submit to; to a stranger as if there were no such project."""
+    wanted = _mine.add_columns(memberships.c.role)
+    if name is not None:
+        wanted = wanted.where(_projects.c.name == name)
+    seen = connection.execute(wanted, {"person_id": caller.person_id, "now": now}).first()
+    if seen is not None:
+        return NotAllowed(
+            f"you are {seen.role} of the project {seen.name}, and only leads and members submit jobs",
+            "ask its lead or a manager to make you a member",
+        )
+    what = f"no project {name} that you belong to" if name else "you belong to no project yet"
+    return NotFound(what, "`idf-compute project list` shows yours")
 
 
 def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, ...]]:

@@ -24,13 +24,15 @@ from broker.api.edge import (
     kept_answers,
 )
 from broker.api.pages import Cursor, Limit, after, page
-from broker.auth import is_member, may_read, project_ids, readable_project
+from broker.auth import project_role, project_roles, readable_project
 from broker.cancel import request_cancel
 from broker.dispatch import job_name
 from broker.errors import NotAllowed, NotFound
 from broker.lifecycle import ENDED, JobState
+from broker.memberships import LOG_READERS, SUBMITTERS
 from broker.models import JobEvent, Person, Project, Site
 from broker.moves import jobs
+from broker.progress import progress_in_detail, progress_of
 from broker.schemas import EventOut, JobDetail, JobIn, JobOut, Page, PlanOut, SiteIn, Slug, UsageOut
 from broker.snapshots import require_snapshot
 from broker.submit import PLACEMENT_TRIES_MAX, hold, job_out, plan, plan_out
@@ -86,7 +88,7 @@ def _again(at: Edge, body: JobIn, question: Question) -> Response:
     if kept is None:  # it was older than 24 h and is forgotten now
         return _submit_once(at, body, question)
     with at.read() as session:
-        _visible_job(session, at, question.kept_resource(session), member=True)
+        _job_of(session, at, question.kept_resource(session), SUBMITTERS)
     return kept
 
 
@@ -108,16 +110,17 @@ def list_jobs(
 ) -> Page[JobOut]:
     """List jobs, newest first: those of your projects, or all for a role that sees all."""
     with at.read() as session:
-        own = project_ids(session, at.caller)
-        if project is not None:
-            own = [readable_project(session, at.caller, project).id]
+        roles = project_roles(session, at.caller)
         wanted = _with_names()
-        if own is not None:
-            wanted = wanted.where(jobs.c.project_id.in_(own))
+        if project is not None:
+            wanted = wanted.where(jobs.c.project_id == readable_project(session, at.caller, project).id)
+        elif not at.caller.sees_all_projects:
+            wanted = wanted.where(jobs.c.project_id.in_(roles))
         if state is not None:
             wanted = wanted.where(jobs.c.state == state.value)
         rows = session.execute(after(wanted, jobs.c.id, cursor, limit, newest_first=True)).mappings().all()
-        return page([_out(row) for row in rows], limit, "id")
+        seen = [(_out(row), roles.get(row["project_id"])) for row in rows]
+        return page([job if _sees_whole(at, role) else progress_of(job) for job, role in seen], limit, "id")
 
 
 def _with_names() -> Select[Any]:
@@ -138,18 +141,38 @@ def _out(row: Any) -> JobOut:
     return job_out(row, row["person"], row["project"], row["site"])
 
 
-def _visible_job(session: Session, at: Edge, job_id: str, *, member: bool = False) -> Any:
-    """Return a job's row with names.
+def _sees_whole(at: Edge, role: str | None) -> bool:
+    return at.caller.sees_all_projects or role in LOG_READERS
+
+
+def _visible_job(session: Session, at: Edge, job_id: str) -> tuple[Any, str | None]:
+    """Return a job's row with names, and what the caller is in its project: None for one who sees all projects.
 
     Raises:
         NotFound: there is none, or it is somebody else's; the answer is the same.
-        NotAllowed: the caller may see it, and is no member as this needs.
     """
     row = session.execute(_with_names().where(jobs.c.id == job_id)).mappings().one_or_none()
-    if row is None or not may_read(session, at.caller, row["project_id"]):
+    role = None if row is None else project_role(session, at.caller, row["project_id"])
+    if row is None or (role is None and not at.caller.sees_all_projects):
         raise NotFound(f"no job {job_id} of yours", "`idf-compute jobs` lists them")
-    if member and not is_member(session, at.caller, row["project_id"]):
-        raise NotAllowed("only members of the job's project may do this", "ask a manager to let you join the project")
+    return row, role
+
+
+def _job_of(session: Session, at: Edge, job_id: str, roles: tuple[str, ...]) -> Any:
+    """Return a job's row to one who has one of the roles in its project.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's; the answer is the same.
+        NotAllowed: the caller may see it, and has none of the roles.
+    """
+    row, role = _visible_job(session, at, job_id)
+    if role not in roles:
+        are = "no member" if role is None else f"its {role}"
+        wanted = ", ".join(f"{each}s" for each in roles)
+        raise NotAllowed(
+            f"in the job's project this is for {wanted} only, and you are {are}",
+            "ask the project's lead or a manager for that role",
+        )
     return row
 
 
@@ -157,18 +180,19 @@ def _visible_job(session: Session, at: Edge, job_id: str, *, member: bool = Fals
 def show_job(job_id: str, at: At) -> JobDetail:
     """Show a job with its timeline, its attempts and their charges."""
     with at.read() as session:
-        row = _visible_job(session, at, job_id)
+        row, role = _visible_job(session, at, job_id)
         events = session.exec(select(JobEvent).where(col(JobEvent.job_id) == job_id).order_by(col(JobEvent.id))).all()
         usage = session.exec(
             select(UsageRecord).where(col(UsageRecord.job_id) == job_id).order_by(col(UsageRecord.ended_at))
         ).all()
-        return JobDetail(
+        seen = JobDetail(
             **_out(row).model_dump(),
             snapshot=row["snapshot"],
             script_sha256=row["script_sha256"],
             events=[EventOut.model_validate(event, from_attributes=True) for event in events],
             usage=[_usage_out(record) for record in usage],
         )
+    return seen if _sees_whole(at, role) else progress_in_detail(seen)
 
 
 def _usage_out(record: UsageRecord) -> UsageOut:
@@ -181,12 +205,18 @@ def _usage_out(record: UsageRecord) -> UsageOut:
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut, openapi_extra=allow("engineer", "operator"))
 def cancel_job(job_id: str, at: At) -> Response:
     """Ask for a job's end; one that has ended already is answered with its final state."""
+
+    def cancellable(session: Session) -> Any:
+        if "operator" in at.caller.roles:
+            return _visible_job(session, at, job_id)[0]
+        return _job_of(session, at, job_id, SUBMITTERS)
+
     with at.read() as session:
-        _visible_job(session, at, job_id, member="operator" not in at.caller.roles)
+        cancellable(session)
 
     def act(session: Session) -> JobOut:
         request_cancel(session, job_id, f"cancelled by {at.caller.name}")
-        return _out(_visible_job(session, at, job_id))
+        return _out(cancellable(session))
 
     answer = at.once(None, act, status=200)
     at.services.bell.ring()
@@ -225,7 +255,7 @@ async def read_log(
 def _log_chunk(at: Edge, job_id: str, offset: int, limit_bytes: int, wait_s: float) -> tuple[LogChunk, JobState]:
     """Look once; the state is read before the log, so that `ended` with no data means that there is no more."""
     with at.read() as session:
-        row = _visible_job(session, at, job_id, member=True)
+        row = _job_of(session, at, job_id, LOG_READERS)
         settings = SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings)
     state = JobState(row["state"])
     if row["site_job_id"] is None:

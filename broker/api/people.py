@@ -10,17 +10,35 @@ from broker.api.edge import ANYBODY, At, Edge, GuardedRoute, allow
 from broker.api.pages import Cursor, Limit, after, page
 from broker.auth import new_token
 from broker.errors import NotFound
+from broker.memberships import valid_at
 from broker.models import ApiToken, Membership, Person, Project
 from broker.names import check_free, named
-from broker.schemas import MeOut, Page, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
+from broker.schemas import (
+    MeOut,
+    Page,
+    PersonChange,
+    PersonDetail,
+    PersonIn,
+    PersonOut,
+    Slug,
+    TokenIn,
+    TokenOut,
+    TokenSecretOut,
+)
+from broker.schemas.people import RoleIn
 from storage.tables import new_id, utcnow
 
 router = APIRouter(route_class=GuardedRoute, tags=["people"])
 
 
 def person_out(person: Person) -> PersonOut:
-    """Show a person."""
+    """Show a person without their address of mail."""
     return PersonOut.model_validate(person, from_attributes=True)
+
+
+def person_detail(person: Person) -> PersonDetail:
+    """Show a person with their address of mail."""
+    return PersonDetail.model_validate(person, from_attributes=True)
 
 
 @router.get("/me", openapi_extra=allow(*ANYBODY))
@@ -28,9 +46,11 @@ def me(at: At) -> MeOut:
     """Who you are, and your projects."""
     with at.read() as session:
         person = session.get_one(Person, at.caller.person_id)
-        own = select(Project.name).join(Membership).where(col(Membership.person_id) == person.id)
-        names = session.exec(own.order_by(col(Project.name)).limit(500)).all()
-        return MeOut(person=person_out(person), projects=list(names))
+        own = select(Project.name, Membership.role, Membership.end_at).join(Membership)
+        own = own.where(col(Membership.person_id) == person.id, valid_at(utcnow()))
+        rows = session.exec(own.order_by(col(Project.name)).limit(500)).all()
+        roles = [RoleIn(project=project, role=role, until=until) for project, role, until in rows]
+        return MeOut(person=person_detail(person), projects=[each.project for each in roles], memberships=roles)
 
 
 @router.post("/persons", status_code=201, response_model=PersonOut, openapi_extra=allow("operator"))
@@ -47,11 +67,28 @@ def create_person(body: PersonIn, at: At) -> Response:
 
 
 @router.get("/persons", openapi_extra=allow("operator", "manager", "auditor"))
-def list_persons(at: At, limit: Limit = 50, cursor: Cursor = None) -> Page[PersonOut]:
+def list_persons(at: At, limit: Limit = 50, cursor: Cursor = None) -> Page[PersonDetail]:
     """List persons by name."""
     with at.read() as session:
         rows = session.scalars(after(select(Person), col(Person.name), cursor, limit)).all()
-        return page([person_out(row) for row in rows], limit, "name")
+        return page([person_detail(row) for row in rows], limit, "name")
+
+
+@router.post("/persons/{name}", response_model=PersonOut, openapi_extra=allow(*ANYBODY))
+def change_person(name: Slug, body: PersonChange, at: At) -> Response:
+    """Change or erase a person's full name or address of mail: operators anybody's, everybody their own."""
+    if name != at.caller.name:
+        at.caller.require("operator")
+
+    def act(session: Session) -> PersonOut:
+        person = named(session, Person, name)
+        given = body.model_dump(exclude={"clear"}, exclude_none=True)
+        person.sqlmodel_update({**dict.fromkeys(body.clear), **given})
+        session.add(person)
+        session.flush()
+        return person_out(person)
+
+    return at.once(body, act, status=200)
 
 
 @router.post("/tokens", status_code=201, response_model=TokenSecretOut, openapi_extra=allow(*ANYBODY))

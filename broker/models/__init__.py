@@ -2,12 +2,23 @@
 
 from broker.models.answers import ANSWERS_KEPT_FOR, Idempotency
 from broker.models.jobs import Job, JobEvent, JobPayload
-from broker.models.organisations import Membership, Organisation, Project
+from broker.models.organisations import (
+    KINDS,
+    MEMBER_ROLES,
+    SIZES,
+    Membership,
+    Organisation,
+    OrganisationLink,
+    Project,
+)
 from broker.models.people import ApiToken, Person
 from broker.models.sites import ProjectAccount, Site
 
 __all__ = [
     "ANSWERS_KEPT_FOR",
+    "KINDS",
+    "MEMBER_ROLES",
+    "SIZES",
     "ApiToken",
     "Idempotency",
     "Job",
@@ -15,6 +26,7 @@ __all__ = [
     "JobPayload",
     "Membership",
     "Organisation",
+    "OrganisationLink",
     "Person",
     "Project",
     "ProjectAccount",

@@ -19,6 +19,8 @@ class Person(SQLModel, table=True):
     id: str = Field(primary_key=True, max_length=32)
     name: str = Field(max_length=40, unique=True)
     full_name: str | None = Field(default=None, max_length=200)
+    email: str | None = Field(default=None, max_length=254)
+    """May be erased at any time: nothing refers to it, and no kept answer holds it."""
     roles: list[str] = Field(sa_column=Column(JSON, nullable=False))
     created_at: datetime = moment()
 

@@ -24,9 +24,27 @@ from broker.schemas.base import (
     Text,
 )
 from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
-from broker.schemas.organisations import MemberIn, OrganisationIn, OrganisationOut, ProjectIn, ProjectOut
-from broker.schemas.people import MeOut, PersonIn, PersonOut, TokenIn, TokenOut, TokenSecretOut
+from broker.schemas.organisations import (
+    LinkEndIn,
+    LinkIn,
+    LinkOut,
+    OrganisationChange,
+    OrganisationDetail,
+    OrganisationIn,
+    OrganisationOut,
+)
+from broker.schemas.people import (
+    MeOut,
+    PersonChange,
+    PersonDetail,
+    PersonIn,
+    PersonOut,
+    TokenIn,
+    TokenOut,
+    TokenSecretOut,
+)
 from broker.schemas.programmes import BudgetIn, BudgetOut, ProgrammeIn, ProgrammeOut, SharesIn, SharesOut
+from broker.schemas.projects import LeaveIn, MemberIn, MemberOut, MemberRole, ProjectIn, ProjectOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import SiteIn, SiteOut
@@ -58,12 +76,22 @@ __all__ = [
     "JobIn",
     "JobOut",
     "Label",
+    "LeaveIn",
+    "LinkEndIn",
+    "LinkIn",
+    "LinkOut",
     "MeOut",
     "MemberIn",
+    "MemberOut",
+    "MemberRole",
     "Nature",
+    "OrganisationChange",
+    "OrganisationDetail",
     "OrganisationIn",
     "OrganisationOut",
     "Page",
+    "PersonChange",
+    "PersonDetail",
     "PersonIn",
     "PersonOut",
     "PlanOut",

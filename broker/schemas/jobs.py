@@ -107,6 +107,8 @@ class JobOut(BaseModel):
     """None until settled."""
     exit_code: int | None
     notices: list[str]
+    hidden: list[str] = []
+    """Fields that are empty here because the caller is the project's coach, who sees progress only."""
 
 
 class EventOut(BaseModel):
@@ -114,7 +116,8 @@ class EventOut(BaseModel):
 
     at: datetime
     state: JobState
-    cause: str
+    cause: str | None
+    """None where `hidden` names the causes."""
 
 
 class UsageOut(BaseModel):
@@ -135,7 +138,8 @@ class JobDetail(JobOut):
     """A job with its timeline and attempts."""
 
     snapshot: str | None
-    script_sha256: str
+    script_sha256: str | None
+    """None where `hidden` names it."""
     events: list[EventOut]
     usage: list[UsageOut]
 

@@ -14,7 +14,7 @@ from broker.migrations import kept
 from storage.tables import BIG, UtcTime
 
 revision = "0006"
-down_revision = "0001"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
