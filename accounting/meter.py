@@ -86,6 +86,8 @@ def meter(owner: Owner, attempt: EndedAttempt, remaining: int, recorded_at: date
     overrun = max(0, charge - remaining)
     row: dict[str, Any] = {
         "id": id_,
+        "attempt_id": id_,
+        "revision": 1,
         "site_id": owner.site_id,
         "source_key": attempt.source_key,
         "job_id": owner.job_id,

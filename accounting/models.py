@@ -1,25 +1,36 @@
-"""The usage record: what one attempt used, as the source said it. Written once, never changed."""
+"""The usage record: what one attempt used, as the source said it, written once; and what that is worth in euros."""
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Column, Index
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, String, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from storage.tables import BIG, UtcTime
 
+_UNKNOWN = text("value_micro_euros IS NULL")
+
 
 class UsageRecord(SQLModel, table=True):
-    """The immutable observation of one attempt that a charge is computed from."""
+    """The immutable observation of one attempt that a charge is computed from.
+
+    What a site says later of the same attempt becomes a further record, a revision; the newest counts.
+    """
 
     __tablename__ = "usage_record"
     __table_args__ = (
         CheckConstraint("gpus >= 0 AND elapsed_s >= 0 AND charge_credits >= 0", name="not_negative"),
         CheckConstraint("overrun_credits >= 0 AND overrun_credits <= charge_credits", name="overrun_within_charge"),
+        CheckConstraint("revision > 0", name="revision_positive"),
+        UniqueConstraint("attempt_id", "revision"),
         Index("ix_usage_record_ended_at", "ended_at"),
     )
 
-    id: str = Field(primary_key=True, max_length=64)
-    """`job id/digest of the source key`; its transfers are `settle/<id>` and `overrun/<id>`."""
+    id: str = Field(primary_key=True, max_length=80)
+    """The attempt's id; of a later revision, with `/<revision>` behind it."""
+    attempt_id: str = Field(max_length=64)
+    """`job id/digest of the source key`. Its transfers are `settle/<attempt id>` and `overrun/<attempt id>`, and
+    those of what became known after settlement `adjust/<attempt id>/<revision>`."""
+    revision: int
     site_id: str = Field(max_length=32)
     source_key: str = Field(max_length=200)
     job_id: str = Field(max_length=32, index=True)
@@ -37,3 +48,38 @@ class UsageRecord(SQLModel, table=True):
     charge_credits: int = Field(sa_column=Column(BIG, nullable=False))
     overrun_credits: int = Field(sa_column=Column(BIG, nullable=False))
     recorded_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class ChargeValue(SQLModel, table=True):
+    """What one usage record's charge is worth in euros and who pays it, at the tariff and shares of its start.
+
+    Written with the charge. Figures are never changed; where the tariff was not known they are NULL with the
+    reason, and are filled exactly once when it is entered.
+    """
+
+    __tablename__ = "charge_value"
+    __table_args__ = (
+        CheckConstraint("(value_micro_euros IS NULL) = (unknown_reason IS NOT NULL)", name="known_or_why_not"),
+        CheckConstraint("(value_micro_euros IS NULL) = (valued_at IS NULL)", name="dated_when_valued"),
+        CheckConstraint(
+            "region_micro_euros + company_micro_euros + partner_micro_euros = value_micro_euros", name="parts_make_whole"
+        ),
+        CheckConstraint("region_thousandths + company_thousandths + partner_thousandths = 1000", name="shares_make_whole"),
+        Index("ix_charge_value_unknown", "usage_id", sqlite_where=_UNKNOWN, postgresql_where=_UNKNOWN),
+    )
+
+    usage_id: str = Field(sa_column=Column(String(80), ForeignKey("usage_record.id"), primary_key=True))
+    weight_thousandths: int
+    region_thousandths: int | None = None
+    """The programme's shares at the start; None where the attempt never started."""
+    company_thousandths: int | None = None
+    partner_thousandths: int | None = None
+    tariff_micro_euros: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    """Per hour of one GPU of the class, not normalised."""
+    value_micro_euros: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    region_micro_euros: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    company_micro_euros: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    """The company's share: what is left for it to pay."""
+    partner_micro_euros: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    unknown_reason: str | None = Field(default=None, max_length=200)
+    valued_at: datetime | None = Field(default=None, sa_column=Column(UtcTime, nullable=True))

@@ -27,6 +27,9 @@ from quotas.errors import (
     PolicyRefused,
     ProgrammeTooSmall,
     QuotaError,
+    RateRefused,
+    RefundDecided,
+    RefundTooLarge,
     SharesRefused,
 )
 from storage.database import DatabaseUnavailable
@@ -139,6 +142,9 @@ STATUS: dict[type[Exception], int] = {
     AwardTooSmall: 422,
     AwardNotActive: 422,
     ProgrammeTooSmall: 422,
+    RateRefused: 422,
+    RefundTooLarge: 422,
+    RefundDecided: 409,
     PolicyRefused: 422,
     NoBudget: 422,
     BudgetOverlaps: 422,

@@ -13,6 +13,9 @@ QuotaError
 ├── BudgetOverlaps       two budgets of one programme would cover the same day
 ├── SharesRefused        funding shares that do not make a whole, or begin in the past
 ├── GpuClassUnknown      no weight is known for the class at that time
+├── RateRefused          a weight or tariff that would contradict what was held or charged, or another weight
+├── RefundTooLarge       more than the job's charge minus earlier refunds
+├── RefundDecided        the refund was posted or refused before
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 ├── TransferReused       one transfer id for two different movements
 └── AidRefused           State aid (docs/mission.md)
@@ -79,6 +82,24 @@ class ProgrammeTooSmall(QuotaError):
     """The programme has fewer unawarded credits than the award asks for."""
 
     code = "programme-too-small"
+
+
+class RateRefused(QuotaError):
+    """A weight or tariff would contradict what was held or charged since, or another weight."""
+
+    code = "rate-refused"
+
+
+class RefundTooLarge(QuotaError):
+    """More would be given back than the job was charged, less what was given back before."""
+
+    code = "refund-too-large"
+
+
+class RefundDecided(QuotaError):
+    """The refund was posted or refused before."""
+
+    code = "refund-decided"
 
 
 class PolicyRefused(QuotaError):

@@ -23,7 +23,7 @@ def _broken_chain(session: Session, derived: Counter[str], drawn: Counter[str]) 
     sequence, previous_hash = 0, GENESIS
     for row in session.exec(select(Transfer).order_by(col(Transfer.sequence)).execution_options(yield_per=1000)):
         sequence += 1
-        movement = Movement(row.id, row.kind, row.debit_id, row.credit_id, row.amount, row.reference_id)
+        movement = Movement(row.id, row.kind, row.debit_id, row.credit_id, row.amount, row.reference_id, row.details)
         if row.sequence != sequence:
             yield f"transfer {row.sequence}: {sequence} was expected, so a row is missing"
             sequence = row.sequence

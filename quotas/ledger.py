@@ -4,6 +4,7 @@ A posting is decided as a whole or not at all. The chain's head is locked first,
 of their ids, so that two writers can never wait for each other and no balance is read before it is ours.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,11 +17,13 @@ from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlmodel import Session
 
 from quotas.errors import AwardTooSmall, HoldTooSmall, ProgrammeTooSmall, QuotaError, TransferReused
-from quotas.models import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
+from quotas.models import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
 from storage.tables import microseconds
 
 GENESIS = "0" * 64
 TREASURY = "treasury:region"
+_PAIR = r"[a-z][a-z0-9_]*=[!#-&(-:<-\[\]-{}~]+"  # any printable ASCII but the space and "';\|
+_DETAILS = re.compile(f"{_PAIR}(;{_PAIR})*")
 
 _accounts: Table = Account.__table__  # type: ignore[attr-defined]
 _transfers: Table = Transfer.__table__  # type: ignore[attr-defined]
@@ -44,6 +47,17 @@ class Movement:
     credit_id: str
     amount: int
     reference_id: str
+    details: str | None = None
+    """What else the chain shall prove: `key=value` pairs joined by `;`, opaque ids and figures only."""
+
+    def __post_init__(self) -> None:
+        """Refuse details that the chain's text could not carry.
+
+        Raises:
+            ValueError: the caller's own defect; no person's words get here.
+        """
+        if self.details is not None and not is_details(self.details):
+            raise ValueError(f"details must be key=value pairs of at most {DETAILS_MAX} characters: {self.details!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +113,18 @@ def lock_head(connection: Connection) -> tuple[int, str]:
     return row.sequence, row.hash
 
 
+def is_details(text: str) -> bool:
+    """Say whether a text may be a transfer's details: no `|`, quote, backslash or control character, ASCII only."""
+    return len(text) <= DETAILS_MAX and _DETAILS.fullmatch(text) is not None
+
+
 def link_hash(previous_hash: str, sequence: int, movement: Movement, at: datetime) -> str:
-    """Return the hash of a transfer: SHA-256 over the one before it and its own fields, opaque ids only."""
-    fields = (
+    """Return the hash of a transfer: SHA-256 over the one before it and its own fields, opaque ids only.
+
+    Details that are not there add nothing, not even a separator: a row without them hashes as it did before
+    there were any.
+    """
+    fields = [
         previous_hash,
         str(sequence),
         movement.id,
@@ -111,7 +134,9 @@ def link_hash(previous_hash: str, sequence: int, movement: Movement, at: datetim
         str(movement.amount),
         movement.reference_id,
         str(microseconds(at)),
-    )
+    ]
+    if movement.details is not None:
+        fields.append(movement.details)
     return sha256("|".join(fields).encode()).hexdigest()
 
 
@@ -231,6 +256,7 @@ class _Group:
                     "credit_id": movement.credit_id,
                     "amount": movement.amount,
                     "reference_id": movement.reference_id,
+                    "details": movement.details,
                     "at": at,
                     "hash": self._hash,
                 }

@@ -47,6 +47,21 @@ def bring_columns_back(table: str, key: str, columns: Sequence[str]) -> None:
     op.drop_table(kept)
 
 
+def put_rows_aside(table: str, condition: str) -> None:
+    """On the way down: copy those rows aside that an older release would misread, and delete them."""
+    op.execute(f"CREATE TABLE {PREFIX}{table}_rows AS SELECT * FROM {table} WHERE {condition}")
+    op.execute(f"DELETE FROM {table} WHERE {condition}")
+
+
+def bring_rows_back(table: str) -> None:
+    """On the way up, once the table has its columns again: insert the rows that were put aside."""
+    kept = f"{PREFIX}{table}_rows"
+    if _stands(kept):
+        columns = ", ".join(f'"{column["name"]}"' for column in _inspect().get_columns(kept))
+        op.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {kept}")
+        op.drop_table(kept)
+
+
 def drop_all() -> None:
     """Drop everything that was put aside: the way down to nothing."""
     for table in _inspect().get_table_names():

@@ -1,6 +1,7 @@
 """The broker's tables: people, tokens, organisations, projects, sites, jobs and what happened to them."""
 
 from broker.models.answers import ANSWERS_KEPT_FOR, Idempotency
+from broker.models.checkpoints import PLACE_MAX, Checkpoint, CheckpointPlace
 from broker.models.jobs import Job, JobEvent, JobPayload
 from broker.models.organisations import (
     KINDS,
@@ -18,8 +19,11 @@ __all__ = [
     "ANSWERS_KEPT_FOR",
     "KINDS",
     "MEMBER_ROLES",
+    "PLACE_MAX",
     "SIZES",
     "ApiToken",
+    "Checkpoint",
+    "CheckpointPlace",
     "Idempotency",
     "Job",
     "JobEvent",

@@ -1,4 +1,4 @@
-"""GPU classes and what they weigh."""
+"""GPU classes: what they weigh, and what they cost at a site."""
 
 from datetime import datetime
 
@@ -8,6 +8,7 @@ from broker.schemas.base import (
     Day,
     GpuClassName,
     Schema,
+    Slug,
 )
 
 
@@ -25,3 +26,33 @@ class GpuClassOut(BaseModel):
     name: str
     weight_thousandths: int
     valid_from: datetime
+
+
+class TariffIn(Schema):
+    """What one hour of one GPU of a class (not normalised) costs at a site, from a day in Europe/Paris on."""
+
+    site: Slug
+    gpu_class: GpuClassName
+    micro_euros_per_gpu_hour: int = Field(ge=0, le=10**12)
+    """Exact; nothing is rounded."""
+    valid_from: Day
+
+
+class TariffOut(BaseModel):
+    """A tariff in force."""
+
+    site: str
+    gpu_class: str
+    micro_euros_per_gpu_hour: int
+    valid_from: datetime
+
+
+class ValuedOut(BaseModel):
+    """How many charges without a value got one, and how many are still without."""
+
+    valued: int
+    unknown: int
+
+
+class TariffEntered(TariffOut, ValuedOut):
+    """A new tariff, and what became of the charges that had waited for one."""

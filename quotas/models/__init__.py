@@ -2,12 +2,14 @@
 
 from quotas.models.aid import AidDeclaration, AidDeclared, AidLine
 from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
-from quotas.models.ledger import BELOW_ZERO_KINDS, Account, ChainHead, Hold, Transfer
+from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
-from quotas.models.rates import GpuClass
+from quotas.models.rates import GpuClass, Tariff
+from quotas.models.refunds import Refund
 
 __all__ = [
     "BELOW_ZERO_KINDS",
+    "DETAILS_MAX",
     "Account",
     "AidDeclaration",
     "AidDeclared",
@@ -24,5 +26,7 @@ __all__ = [
     "Programme",
     "ProgrammeBudget",
     "ProgrammePolicyVersion",
+    "Refund",
+    "Tariff",
     "Transfer",
 ]

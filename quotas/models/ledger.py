@@ -9,6 +9,7 @@ from storage.tables import BIG, UtcTime
 
 BELOW_ZERO_KINDS = ("treasury", "overrun")
 """The only accounts that may go below zero, by design (docs/rules.md)."""
+DETAILS_MAX = 200
 
 
 class Account(SQLModel, table=True):
@@ -33,7 +34,8 @@ class Transfer(SQLModel, table=True):
 
     __tablename__ = "ledger_transfer"
     __table_args__ = (
-        CheckConstraint("amount > 0", name="positive"),
+        CheckConstraint("amount > 0 OR (amount = 0 AND kind = 'restore')", name="positive"),
+        CheckConstraint(f"length(details) BETWEEN 1 AND {DETAILS_MAX}", name="details_short"),
         CheckConstraint("debit_id <> credit_id", name="two_accounts"),
         Index("ix_ledger_transfer_reference_id", "reference_id"),
     )
@@ -45,6 +47,8 @@ class Transfer(SQLModel, table=True):
     credit_id: str = Field(sa_column=Column(String(64), ForeignKey("ledger_account.id"), nullable=False))
     amount: int = Field(sa_column=Column(BIG, nullable=False))
     reference_id: str = Field(max_length=32)
+    details: str | None = Field(default=None, max_length=DETAILS_MAX)
+    """`key=value` pairs joined by `;`, part of the hash where there are any."""
     at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
     hash: str = Field(max_length=64)
 

@@ -2,7 +2,9 @@
 
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 from sqlalchemy import text, update
@@ -14,13 +16,13 @@ from quotas.balances import Balances, balances_of
 from quotas.errors import AwardTooSmall, HoldTooSmall, ProgrammeTooSmall, QuotaError, TransferReused
 from quotas.holds import open_hold, release, settle
 from quotas.invariants import broken
-from quotas.ledger import Done, Movement, Posting, post
+from quotas.ledger import GENESIS, Done, Movement, Posting, link_hash, post
 from quotas.models import Account, Award, Transfer
 from quotas.policy import ProgrammePolicy
 from quotas.programmes import budget_for, grant_award, open_programme, unawarded_credits
 from quotas.writer import LedgerWriter, RowClash
 from storage.database import Database, DatabaseUnavailable
-from storage.tables import utcnow
+from storage.tables import microseconds, utcnow
 
 HOUR = 3_600_000
 
@@ -244,3 +246,41 @@ def test_refusals_are_outcomes_not_exceptions(database: Database) -> None:
         [outcome] = post(session.connection(), [open_hold("job-1", award_id, 2 * HOUR, 1000)], utcnow())
         assert isinstance(outcome, QuotaError)
         assert isinstance(session, Session)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "",
+        "words",
+        "a=",
+        "=b",
+        "a=b;",
+        "a=b|c",
+        'a="b"',
+        "a='b'",
+        "a=b\\",
+        "a=b\n",
+        "a=é",
+        "A=b",
+        "a=b c",
+        f"a={'b' * 199}",
+    ],
+)
+def test_details_that_the_chain_could_not_carry_are_a_defect_of_the_caller(details: str) -> None:
+    with pytest.raises(ValueError, match="details must be"):
+        Movement("fund/1", "fund", "treasury:region", "programme:1", 1, "1", details)
+
+
+def test_details_are_part_of_the_hash_and_nothing_where_there_are_none(database: Database) -> None:
+    award_id = award_of(database, 10 * HOUR)
+    plain = Movement("hold/1", "hold", f"available:{award_id}", f"held:{award_id}", HOUR, "1")
+    worded = replace(plain, details="region=700;company=300;value=12.5/h")
+    at = utcnow()
+    assert link_hash(GENESIS, 1, plain, at) != link_hash(GENESIS, 1, worded, at)
+    text_of_0001 = f"{GENESIS}|1|hold/1|hold|available:{award_id}|held:{award_id}|{HOUR}|1|{microseconds(at)}"
+    assert link_hash(GENESIS, 1, plain, at) == sha256(text_of_0001.encode()).hexdigest()
+    posted(database, Posting(movements=(replace(worded, kind="move", credit_id="treasury:region"),)))
+    with database.read() as session:
+        assert session.exec(select(Transfer.details)).all() == [None, None, worded.details]
+    assert faults(database) == [f"award {award_id}: {10 * HOUR} awarded, its accounts sum up to {9 * HOUR}"]

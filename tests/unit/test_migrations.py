@@ -11,11 +11,16 @@ from alembic.runtime.migration import MigrationContext
 from broker_command import BrokerCommand
 from clusters.postgres import PostgresServer
 from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import select
 from world import world
 
+from broker.models import Checkpoint, CheckpointPlace
 from broker.schema_version import SchemaNotCurrent, check_current, current, migrate_to
+from quotas.ledger import Movement, Posting, open_account, post
+from quotas.models import Transfer
 from storage.database import Database
-from storage.tables import metadata
+from storage.tables import metadata, utcnow
 
 _numbers = count()
 
@@ -49,9 +54,9 @@ def test_up_down_up(empty_url: str) -> None:
     check_current(empty_url)
     assert migrate_to(empty_url, "base") == "revision base"
     assert tables(empty_url) == set()
-    assert migrate_to(empty_url) == "revision 0008"
+    assert migrate_to(empty_url) == "revision 0010"
     assert tables(empty_url) == set(metadata.tables)
-    assert migrate_to(empty_url) == "revision 0008", "a second time changes nothing"
+    assert migrate_to(empty_url) == "revision 0010", "a second time changes nothing"
 
 
 def test_up_down_up_on_a_filled_database(empty_url: str, tmp_path: Path) -> None:
@@ -119,3 +124,27 @@ def test_doctor_says_what_is_wrong_and_what_is_right(
         session.execute(text("UPDATE ledger_account SET balance = 7 WHERE id = 'treasury:region'"))
     done = broker_command("doctor")
     assert (done.code, "account treasury:region: balance 7" in done.out) == (1, True)
+
+
+def test_details_and_checkpoints_come_back_after_a_way_down(empty_url: str) -> None:
+    migrate_to(empty_url)
+    database = Database(empty_url)
+    moves = [
+        Movement("fund/1", "fund", "programme:prg-1", "treasury:region", 0, "prg-1"),
+        Movement("restore/1", "restore", "programme:prg-1", "treasury:region", 0, "1", "sequence=7"),
+    ]
+    with database.write() as session:
+        open_account(session, "programme", "prg-1")
+        post(session.connection(), [Posting(movements=(moves[1],))], utcnow())
+        session.add(Checkpoint(sequence=1, hash="0" * 64, at=utcnow(), key_id="k", signature="s"))
+        session.add(CheckpointPlace(place="folder:/x", sequence=1, delivered_at=utcnow()))
+    with pytest.raises(IntegrityError), database.write() as session:
+        post(session.connection(), [Posting(movements=(moves[0],))], utcnow())
+    database.close()
+    migrate_to(empty_url, "0001")
+    migrate_to(empty_url)
+    with database.read() as session:
+        assert session.exec(select(Transfer.details)).all() == ["sequence=7"]
+        assert session.exec(select(Checkpoint.sequence)).all() == [1]
+        assert session.exec(select(CheckpointPlace.place)).all() == ["folder:/x"]
+    database.close()
