@@ -145,11 +145,9 @@ def _check_declared(session: Session, wanted: AidWanted, rules: AidRules) -> Non
     remedy = "enter its declaration of the aids it had: idf-compute aid declare"
     if newest is None:
         raise AidUndeclared("the organisation has made no declaration of its aids before this grant", remedy)
-    if newest.declared_on < day - timedelta(days=rules.declaration_days):
-        raise AidUndeclared(
-            f"the organisation's declaration is of {newest.declared_on}, more than {rules.declaration_days} days before {day}",
-            remedy,
-        )
+    old, days = newest.declared_on, rules.declaration_days
+    if old < day - timedelta(days=days):
+        raise AidUndeclared(f"the organisation's declaration is of {old}, more than {days} days before {day}", remedy)
 
 
 def _check_ceiling(session: Session, wanted: AidWanted, rules: AidRules, line: AidLine) -> None:

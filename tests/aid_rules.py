@@ -8,12 +8,16 @@ from sqlmodel import Session, select
 
 from quotas.aid import AidWanted, DeclaredAid
 from quotas.aid_arithmetic import AidCeiling, AidRules
+from quotas.amounts import paris_day
+from quotas.awards import Actor, Papers, Subject, Terms, grant
 from quotas.models import Programme
-from quotas.programmes import grant_award, open_programme
+from quotas.policy import ProgrammePolicy
+from quotas.programmes import open_programme
 from storage.tables import utcnow
 
 HOUR = 3_600_000
 EURO = 1_000_000
+YEAR = timedelta(days=365)
 OLD = AidCeiling(date(2014, 1, 1), date(2023, 12, 31), 200_000 * EURO, 3, "Regulation (EU) No 1407/2013, art. 3(2)")
 NEW = AidCeiling(date(2024, 1, 1), date(2030, 12, 31), 300_000 * EURO, 3, "Regulation (EU) 2023/2831, art. 3(2)")
 RULES = AidRules(ceilings=(OLD, NEW), authority="Région Île-de-France", declaration_days=36_500)
@@ -24,20 +28,15 @@ def noon(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, 11, tzinfo=UTC)
 
 
-def entered_award(session: Session, hours: int = 1) -> str:
-    """Enter an award for the foreign key of its lines."""
+def entered_award(session: Session) -> str:
+    """Grant an award, for the foreign key of its lines."""
+    now = utcnow()
     programme = session.exec(select(Programme)).first() or open_programme(
-        session, name="pack-ia", kind="pack-ia", budget_credits=10**12, default_time_limit_s=3600
+        session, name="pack-ia", policy=ProgrammePolicy(), budgets=[(now - timedelta(days=9), now + YEAR, 10**12)]
     )
-    award = grant_award(
-        session,
-        project_id="prj-1",
-        programme=programme,
-        amount_credits=hours * HOUR,
-        start_at=utcnow(),
-        end_at=utcnow() + timedelta(days=90),
-    )
-    return award.id
+    subject = Subject("prj-1", programme, "internal", "none")
+    terms = Terms(HOUR, paris_day(now), paris_day(now))
+    return grant(session, subject, terms, Actor("psn-marc", is_manager=True), Papers(), now).id
 
 
 def wanted(award_id: str, day: date, euros: int, **changes: Any) -> AidWanted:
