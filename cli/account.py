@@ -60,8 +60,8 @@ def _token(token_file: str | None) -> str:
 
 def _described(me: Row) -> str:
     person = me["person"]
-    projects = ", ".join(me["projects"]) or "no project"
-    return one_line(f"{person['name']} ({', '.join(person['roles'])}), member of {projects}")
+    parts = ", ".join(f"{each['role']} of {each['project']}" for each in me["memberships"]) or "in no project"
+    return one_line(f"{person['name']} ({', '.join(person['roles'])}), {parts}")
 
 
 @app.command()

@@ -67,6 +67,8 @@ def show(job: str, in_json: bool) -> None:
     _attempts(seen)
     for notice in seen["notices"]:
         say(f"\nnotice: {one_line(notice)}")
+    if seen["hidden"]:
+        say(f"\nnot shown to a project's coach: {one_line(', '.join(seen['hidden']))}")
 
 
 def _facts(job: Row) -> list[tuple[str, object]]:
@@ -112,7 +114,7 @@ def _timeline(job: Row) -> None:
             lasted = duration_text(int((moment(following["at"]) - moment(event["at"])).total_seconds()))
         mark = "o" if following else ("*" if has_ended(event["state"]) else ">")
         at = moment_text(event["at"])
-        say(f"  {at}  {mark} {one_line(event['state']):<13} {lasted:>10}  {one_line(event['cause'])}".rstrip())
+        say(f"  {at}  {mark} {one_line(event['state']):<13} {lasted:>10}  {one_line(event['cause'] or '')}".rstrip())
 
 
 def _attempts(job: Row) -> None:

@@ -28,10 +28,18 @@ class Role(StrEnum):
     AUDITOR = "auditor"
 
 
+class Erasable(StrEnum):
+    """What may be erased of a person."""
+
+    FULL_NAME = "full-name"
+    EMAIL = "email"
+
+
 @person.command("add")
 def add_person(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case letters, digits and hyphens.")],
     full_name: Annotated[str | None, typer.Option("--full-name", help="The name as it is shown.")] = None,
+    email: Annotated[str | None, typer.Option(help="Where notices go.")] = None,
     role: Annotated[list[Role] | None, typer.Option("--role", help="May be repeated. [default: engineer]")] = None,
     in_json: Json = False,
 ) -> None:
@@ -39,11 +47,33 @@ def add_person(
 
     \b
     Example:
-      idf-compute person add alice --full-name "Alice Martin"
+      idf-compute person add alice --full-name "Alice Martin" --email alice@example.fr
     """
     roles = [each.value for each in role or [Role.ENGINEER]]
-    added = connect().post("/v1/persons", {"name": name, "full_name": full_name, "roles": roles})
+    given = {} if email is None else {"email": email}
+    added = connect().post("/v1/persons", {"name": name, "full_name": full_name, "roles": roles, **given})
     say(as_json(added) if in_json else f"{one_line(added['name'])} is added as {', '.join(added['roles'])}")
+
+
+@person.command("set")
+def set_person(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Yourself; an operator may name anybody.")],
+    full_name: Annotated[str | None, typer.Option("--full-name", help="The name as it is shown.")] = None,
+    email: Annotated[str | None, typer.Option(help="Where notices go.")] = None,
+    clear: Annotated[list[Erasable] | None, typer.Option("--clear", help="Erase; may be repeated.")] = None,
+    in_json: Json = False,
+) -> None:
+    """Change or erase a full name or an address of mail; what is not named stays as it is.
+
+    \b
+    Example:
+      idf-compute person set alice --email alice@example.fr
+      idf-compute person set alice --clear email --clear full-name
+    """
+    given = {key: value for key, value in (("full_name", full_name), ("email", email)) if value is not None}
+    cleared = [each.value.replace("-", "_") for each in clear or []]
+    changed = connect().post(f"/v1/persons/{part(name)}", {**given, "clear": cleared})
+    say(as_json(changed) if in_json else f"{one_line(changed['name'])} is changed")
 
 
 @person.command("list")
@@ -54,14 +84,19 @@ def list_persons(in_json: Json = False) -> None:
     Example:
       idf-compute person list
     """
-    columns = (Column("NAME"), Column("FULL NAME", shrinks=True), Column("ROLES"), Column("SINCE", spare=1))
+    columns = (
+        Column("NAME"), Column("FULL NAME", shrinks=True), Column("ROLES"), Column("EMAIL", spare=2),
+        Column("SINCE", spare=1),
+    )  # fmt: skip
     items, _ = connect().pages("/v1/persons")
     listed(
         items,
         in_json=in_json,
         columns=columns,
-        rows=lambda p: [p["name"], p["full_name"], ", ".join(p["roles"]), moment_text(p["created_at"])],
-    )
+        rows=lambda p: [
+            p["name"], p["full_name"], ", ".join(p["roles"]), p["email"], moment_text(p["created_at"])
+        ],
+    )  # fmt: skip
 
 
 @token.command("issue")

@@ -5,7 +5,7 @@ PLACES = {
     "jobs": "jobs", "show": "jobs", "logs": "jobs", "cancel": "jobs",
     "quota": "quotas", "report": "reports",
     "login": "account", "logout": "account", "whoami": "account",
-    "org": "organisations", "project": "organisations", "programme": "programmes", "award": "awards",
+    "org": "organisations", "project": "projects", "programme": "programmes", "award": "awards",
     "site": "sites", "class": "sites",
     "person": "people", "token": "people",
 }  # fmt: skip

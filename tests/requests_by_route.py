@@ -8,15 +8,20 @@ BUDGET = {"start_on": "2026-01-01", "end_on": "2099-12-31", "credits": HOUR}
 
 BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/persons": ("olga", {"name": "zoe"}),
+    "/persons/{person}": ("olga", {"email": "ines@example.fr"}),
     "/tokens": ("ines", {"person": "ines"}),
     "/tokens/{token_id}/revoke": ("olga", None),
     "/organisations": ("marc", {"name": "orga"}),
+    "/organisations/{organisation}": ("marc", {"siret": "732 829 320 00074", "size": "pme"}),
+    "/organisations/{organisation}/links": ("marc", {"other": "echo", "basis": "60 % of the shares"}),
+    "/organisations/{organisation}/links/end": ("marc", {"other": "echo"}),
     "/programmes": ("marc", {"name": "challenge-1", "budgets": [BUDGET]}),
     "/programmes/{name}/policy": ("marc", {"kind": "challenge"}),
     "/programmes/{name}/budgets": ("marc", {**BUDGET, "start_on": "2100-01-01", "end_on": "2100-12-31"}),
     "/programmes/{name}/shares": ("marc", {"valid_from": "2099-01-01", "region_thousandths": 1000}),
     "/projects": ("marc", {"name": "voile", "organisation": "acme", "programme": "pack-ia-2026"}),
     "/projects/{name}/members": ("marc", {"person": "nemo"}),
+    "/projects/{name}/members/leave": ("marc", {"person": "nemo"}),
     "/awards": (
         "marc",
         {"project": "vision", "amount_credits": HOUR, "start_on": "2026-01-01", "end_on": "2099-01-01"},

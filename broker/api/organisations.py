@@ -1,6 +1,8 @@
 """Organisations, and the links that make several of them one undertaking."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
 from sqlmodel import Session, col, select
 
 from broker.api.edge import At, GuardedRoute, allow
@@ -25,6 +27,7 @@ from storage.tables import new_id, utcnow
 
 router = APIRouter(route_class=GuardedRoute, tags=["awarding"])
 READERS = ("manager", "operator", "auditor")
+OrganisationName = Annotated[Slug, Path(alias="organisation")]
 
 
 @router.post("/organisations", status_code=201, response_model=OrganisationOut, openapi_extra=allow("manager"))
@@ -48,15 +51,15 @@ def list_organisations(at: At, limit: Limit = 50, cursor: Cursor = None) -> Page
         return page([_organisation_out(row) for row in rows], limit, "name")
 
 
-@router.get("/organisations/{name}", openapi_extra=allow(*READERS))
-def show_organisation(name: Slug, at: At) -> OrganisationDetail:
+@router.get("/organisations/{organisation}", openapi_extra=allow(*READERS))
+def show_organisation(name: OrganisationName, at: At) -> OrganisationDetail:
     """Show an organisation with its links and its single undertaking of this moment."""
     with at.read() as session:
         return _detail(session, named(session, Organisation, name))
 
 
-@router.post("/organisations/{name}", response_model=OrganisationOut, openapi_extra=allow("manager"))
-def change_organisation(name: Slug, body: OrganisationChange, at: At) -> Response:
+@router.post("/organisations/{organisation}", response_model=OrganisationOut, openapi_extra=allow("manager"))
+def change_organisation(name: OrganisationName, body: OrganisationChange, at: At) -> Response:
     """Change what is known of an organisation: an identifier that arrived, a size, a département."""
 
     def act(session: Session) -> OrganisationOut:
@@ -67,8 +70,8 @@ def change_organisation(name: Slug, body: OrganisationChange, at: At) -> Respons
     return at.once(body, act, status=200)
 
 
-@router.post("/organisations/{name}/links", status_code=201, response_model=LinkOut, openapi_extra=allow("manager"))
-def link_organisations(name: Slug, body: LinkIn, at: At) -> Response:
+@router.post("/organisations/{organisation}/links", status_code=201, response_model=LinkOut, openapi_extra=allow("manager"))
+def link_organisations(name: OrganisationName, body: LinkIn, at: At) -> Response:
     """Say that another organisation belongs to the same single undertaking for a time."""
 
     def act(session: Session) -> LinkOut:
@@ -78,8 +81,8 @@ def link_organisations(name: Slug, body: LinkIn, at: At) -> Response:
     return at.once(body, act)
 
 
-@router.post("/organisations/{name}/links/end", response_model=LinkOut, openapi_extra=allow("manager"))
-def unlink_organisations(name: Slug, body: LinkEndIn, at: At) -> Response:
+@router.post("/organisations/{organisation}/links/end", response_model=LinkOut, openapi_extra=allow("manager"))
+def unlink_organisations(name: OrganisationName, body: LinkEndIn, at: At) -> Response:
     """End the link with another organisation; what it counted for until then still counts."""
 
     def act(session: Session) -> LinkOut:

@@ -1,9 +1,9 @@
 """Persons and their tokens."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Response
 from sqlmodel import Session, col, select
 
 from broker.api.edge import ANYBODY, At, Edge, GuardedRoute, allow
@@ -74,8 +74,8 @@ def list_persons(at: At, limit: Limit = 50, cursor: Cursor = None) -> Page[Perso
         return page([person_detail(row) for row in rows], limit, "name")
 
 
-@router.post("/persons/{name}", response_model=PersonOut, openapi_extra=allow(*ANYBODY))
-def change_person(name: Slug, body: PersonChange, at: At) -> Response:
+@router.post("/persons/{person}", response_model=PersonOut, openapi_extra=allow(*ANYBODY))
+def change_person(name: Annotated[Slug, Path(alias="person")], body: PersonChange, at: At) -> Response:
     """Change or erase a person's full name or address of mail: operators anybody's, everybody their own."""
     if name != at.caller.name:
         at.caller.require("operator")

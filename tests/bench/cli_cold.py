@@ -22,7 +22,7 @@ JOB = {
     "site": "teratec", "state": "running", "reason": None, "gpus": 2, "gpu_class": "a100-80", "nodes": 1,
     "time_limit_s": 3600, "site_job_id": "17", "created_at": NOW, "started_at": NOW, "ended_at": None,
     "settled_at": None, "cancel_requested_at": None, "held_credits": 14_640_000, "charged_credits": None,
-    "exit_code": None, "notices": [],
+    "exit_code": None, "notices": [], "hidden": [],
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ def region(database_url: str, tmp_path: Path) -> Iterator[World]:
 
 def path_of(region: World, route: str) -> str:
     names = {"job_id": "", "token_id": "", "name": "vision" if "members" in route else "teratec"}
+    names |= {"organisation": "acme", "person": "ines"}
     if "{job_id}" in route:
         names["job_id"] = region.submit()["id"]
     if "{token_id}" in route:

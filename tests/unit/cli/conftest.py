@@ -71,6 +71,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "charged_credits": None,
         "exit_code": None,
         "notices": [],
+        "hidden": [],
         "snapshot": None,
         "script_sha256": "0" * 64,
         "events": [],
@@ -134,7 +135,8 @@ class Broker:
                 "roles": ["engineer"],
                 "created_at": NOW,
             }
-            return 200, {"person": person, "projects": ["vision"]}
+            own = [{"project": "vision", "role": "member", "until": None}]
+            return 200, {"person": person, "projects": ["vision"], "memberships": own}
         if parts[0] == "jobs":
             return self._jobs(call, parts[1:])
         if parts[0] == "snapshots":

@@ -328,7 +328,7 @@ def test_admin_commands_send_what_the_contract_asks(run: Any, broker: Broker, tm
     run("site", "add", str(site))
     sent = [(call.path, call.json) for call in broker.calls if call.method == "POST"]
     assert sent == [
-        ("/v1/organisations", {"name": "acme", "full_name": None, "siret": "73282932000074"}),
+        ("/v1/organisations", {"name": "acme", "kind": "company", "siret": "732 829 320 00074"}),
         (
             "/v1/programmes",
             {
@@ -348,7 +348,7 @@ def test_admin_commands_send_what_the_contract_asks(run: Any, broker: Broker, tm
                 "nature": "none",
             },
         ),
-        ("/v1/projects/vision/members", {"person": "alice"}),
+        ("/v1/projects/vision/members", {"person": "alice", "role": "member"}),
         (
             "/v1/awards",
             {
