@@ -1,4 +1,4 @@
-"""What State aid takes from the settings, `[aid]`: ceilings by date, who grants, the register's columns; each with its source."""
+"""The settings of State aid, `[aid]`: ceilings by date, who grants, the register's columns; each with its source."""
 
 from datetime import date
 from typing import Annotated
@@ -92,8 +92,10 @@ class AidSettings(BaseModel):
     def _is_known(self) -> "AidSettings":
         unknown = sorted(set(self.register_columns) - set(REGISTER_COLUMNS))
         if unknown:
-            raise ValueError(f"register_columns: no field {', '.join(unknown)}; known are {', '.join(REGISTER_COLUMNS)}")
-        checked_siren(self.authority_siren)
+            raise ValueError(
+                f"register_columns: no field {', '.join(unknown)}; known are {', '.join(REGISTER_COLUMNS)}"
+            )
+        self.authority_siren = checked_siren(self.authority_siren)
         return self
 
     def rules(self) -> AidRules:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker.api import awards, jobs, organisations, people, programmes, projects, rates, reports, sites, snapshots
+from broker.api import aid, awards, jobs, organisations, people, programmes, projects, rates, reports, sites, snapshots
 from broker.bootstrap import Services
 from broker.document import describe
 from broker.errors import KNOWN, status_of
@@ -36,7 +36,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(_BodyBound)
     app.add_api_route("/v1/health", health, methods=["GET"], tags=["service"], openapi_extra={"x-roles": []})
-    for part in (jobs, people, organisations, projects, programmes, awards, rates, sites, snapshots, reports):
+    for part in (jobs, people, organisations, projects, programmes, awards, aid, rates, sites, snapshots, reports):
         app.include_router(part.router, prefix="/v1")
     for known in KNOWN:
         app.add_exception_handler(known, _known)

@@ -19,6 +19,13 @@ from typing import ClassVar
 from accounting.errors import AccountingError
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
 from quotas.errors import (
+    AidAboveCeiling,
+    AidCeilingUnknown,
+    AidDeclarationRefused,
+    AidIncomplete,
+    AidReductionTooLarge,
+    AidUndeclared,
+    AidValueUnknown,
     AwardNotActive,
     AwardTooSmall,
     AwardUnknown,
@@ -149,6 +156,13 @@ STATUS: dict[type[Exception], int] = {
     NoBudget: 422,
     BudgetOverlaps: 422,
     SharesRefused: 422,
+    AidAboveCeiling: 422,
+    AidCeilingUnknown: 422,
+    AidDeclarationRefused: 422,
+    AidIncomplete: 422,
+    AidReductionTooLarge: 422,
+    AidUndeclared: 422,
+    AidValueUnknown: 422,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

@@ -14,6 +14,8 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from broker.aid_settings import AidSettings
+
 PREFIX = "IDF_BROKER_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 
@@ -45,6 +47,8 @@ class Settings(BaseSettings):
     snapshot_bytes_max: int = Field(default=256 * 1024 * 1024, ge=1024)
     allow_loopback_sites: bool = False
     """For the demo and tests only: a site at a loopback address is refused elsewhere."""
+    aid: AidSettings = Field(default_factory=AidSettings)
+    """Rules of State aid: the table `[aid]`."""
     log_level: str = "info"
 
     @field_validator("database_url")

@@ -136,18 +136,26 @@ def _line(wanted: AidWanted) -> AidLine:
 def _check_declared(session: Session, wanted: AidWanted, rules: AidRules) -> None:
     """Ask for the declaration that must come before each grant (Regulation (EU) 2023/2831, art. 7(4))."""
     day = paris_day(wanted.granted_at)
-    newest = session.exec(
-        select(AidDeclaration)
-        .where(col(AidDeclaration.organisation_id) == wanted.organisation_id, col(AidDeclaration.declared_on) <= day)
-        .order_by(col(AidDeclaration.declared_on).desc())
-        .limit(1)
-    ).first()
+    newest = newest_before(session, wanted.organisation_id, day)
     remedy = "enter its declaration of the aids it had: idf-compute aid declare"
     if newest is None:
         raise AidUndeclared("the organisation has made no declaration of its aids before this grant", remedy)
-    old, days = newest.declared_on, rules.declaration_days
-    if old < day - timedelta(days=days):
+    if not is_young_enough(newest, rules, day):
+        old, days = newest.declared_on, rules.declaration_days
         raise AidUndeclared(f"the organisation's declaration is of {old}, more than {days} days before {day}", remedy)
+
+
+def newest_before(session: Session, organisation_id: str, day: date) -> AidDeclaration | None:
+    """Return the newest declaration that an organisation had made by a day."""
+    wanted = select(AidDeclaration).where(
+        col(AidDeclaration.organisation_id) == organisation_id, col(AidDeclaration.declared_on) <= day
+    )
+    return session.exec(wanted.order_by(col(AidDeclaration.declared_on).desc()).limit(1)).first()
+
+
+def is_young_enough(declaration: AidDeclaration, rules: AidRules, day: date) -> bool:
+    """Say whether a declaration may still stand behind a grant of a day."""
+    return declaration.declared_on >= day - timedelta(days=rules.declaration_days)
 
 
 def _check_ceiling(session: Session, wanted: AidWanted, rules: AidRules, line: AidLine) -> None:

@@ -1,5 +1,16 @@
 """What goes over the wire under /v1. Amounts are integer credits, sizes bytes, durations seconds, times UTC."""
 
+from broker.schemas.aid import (
+    AidCeilingOut,
+    AidDeclarationIn,
+    AidDeclarationOut,
+    AidLetterOut,
+    AidLineOut,
+    AidRulesOut,
+    AidStandingOut,
+    CountedAidOut,
+    DeclaredAidIn,
+)
 from broker.schemas.awards import AwardIn, AwardOut, ClassHours, QuotaOut
 from broker.schemas.base import (
     ARGUMENT_BYTES_MAX,
@@ -55,14 +66,23 @@ __all__ = [
     "GPUS_MAX",
     "SCRIPT_BYTES_MAX",
     "TIME_LIMIT_S_MAX",
+    "AidCeilingOut",
+    "AidDeclarationIn",
+    "AidDeclarationOut",
+    "AidLetterOut",
+    "AidLineOut",
+    "AidRulesOut",
+    "AidStandingOut",
     "AwardIn",
     "AwardOut",
     "BudgetIn",
     "BudgetOut",
     "ClassHours",
     "Confidentiality",
+    "CountedAidOut",
     "Credits",
     "Day",
+    "DeclaredAidIn",
     "Digest",
     "EnvironmentName",
     "EventOut",
