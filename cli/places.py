@@ -6,6 +6,7 @@ PLACES = {
     "quota": "quotas", "report": "reports",
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "projects", "programme": "programmes", "award": "awards",
+    "aid": "aid",
     "site": "sites", "class": "sites",
     "person": "people", "token": "people",
 }  # fmt: skip

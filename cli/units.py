@@ -16,6 +16,7 @@ _SLURM_TIME = re.compile(
 _UNIT_TIME = re.compile(r"(?=[0-9])(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
 _MEMORY = re.compile(r"([0-9]+)([KMGT]?)B?", re.IGNORECASE | re.ASCII)
 _HOURS = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?h?")
+_EUROS = re.compile(r"([0-9]{1,9})(?:[.,]([0-9]{1,6}))?(?: ?€)?", re.ASCII)
 _DIGITS_MAX = 15
 
 
@@ -86,6 +87,30 @@ def credits_of_hours(text: str) -> int:
     if not 0 < amount <= CREDITS_MAX:
         raise Failure(Exit.USAGE, f"{match[1]} GPU-hours cannot be awarded", "give more than 0 h and at most 2.5e9 h")
     return int(amount)
+
+
+def gpu_seconds_of_hours(text: str) -> int:
+    """Turn "5000h" GPU-hours of one class into GPU-seconds, exactly. Raises Failure."""
+    amount = credits_of_hours(text)
+    if amount % 1000:
+        raise Failure(Exit.USAGE, f"{text} are no whole number of GPU-seconds", "write 100h or 1.5h")
+    return amount // 1000
+
+
+def micro_euros(text: str) -> int:
+    """Turn euros, "37000" or "2.35", into micro-euros, exactly. Raises Failure."""
+    match = _EUROS.fullmatch(text.strip())
+    if match is None:
+        raise Failure(Exit.USAGE, f"the euros {text!r} are not understood", "write 37000 or 2.35, at most six decimals")
+    return int(match[1]) * 1_000_000 + int(f"{match[2] or '':0<6}")
+
+
+def euros_text(amount_micro_euros: int | None) -> str:
+    """Write micro-euros as euros and cents, rounded towards zero; unknown stays unknown."""
+    if amount_micro_euros is None:
+        return "unknown"
+    sign, cents = ("-" if amount_micro_euros < 0 else ""), abs(amount_micro_euros) // 10_000
+    return f"{sign}{cents // 100:,}.{cents % 100:02} €"
 
 
 def hours_text(amount_credits: int | None) -> str:
