@@ -70,7 +70,9 @@ def change_organisation(name: OrganisationName, body: OrganisationChange, at: At
     return at.once(body, act, status=200)
 
 
-@router.post("/organisations/{organisation}/links", status_code=201, response_model=LinkOut, openapi_extra=allow("manager"))
+@router.post(
+    "/organisations/{organisation}/links", status_code=201, response_model=LinkOut, openapi_extra=allow("manager")
+)
 def link_organisations(name: OrganisationName, body: LinkIn, at: At) -> Response:
     """Say that another organisation belongs to the same single undertaking for a time."""
 

@@ -69,11 +69,11 @@ def test_la_poste_has_a_rule_of_its_own(nic: str) -> None:
     passed = set()
     for last in "0123456789":
         siret = LA_POSTE + nic + last
-        try:
+        if luhn_holds(siret) or sum(map(int, siret)) % 5 == 0:
             passed.add(checked_siret(siret))
-        except IdentifierWrong as wrong:
-            assert "La Poste" in str(wrong)
-        assert (siret in passed) == (luhn_holds(siret) or sum(map(int, siret)) % 5 == 0)
+            continue
+        with pytest.raises(IdentifierWrong, match="La Poste"):
+            checked_siret(siret)
     assert len(passed) in (2, 3)
 
 
@@ -178,5 +178,5 @@ def test_addresses_of_mail(text: str) -> None:
     ],
 )
 def test_other_addresses_are_refused(text: str) -> None:
-    with pytest.raises(IdentifierWrong, match="name@example.fr"):
+    with pytest.raises(IdentifierWrong, match=r"name@example\.fr"):
         checked_email(text)

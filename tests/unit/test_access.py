@@ -1,20 +1,24 @@
 """Nobody comes in where they may not: the whole OpenAPI document, walked with every kind of token."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from httpx import Response
 from requests_by_route import BODIES
-from sqlmodel import select
+from sqlmodel import col, select, update
 from world import PEOPLE, SITE, World, world
 
+from adapters.fake import FakeScheduler
+from adapters.port import AttemptState
 from broker.auth import new_token
-from broker.models import Person
-from storage.tables import utcnow
+from broker.dispatch import job_name
+from broker.models import Job, JobEvent, Person
+from storage.tables import new_id, utcnow
 
 ROLES = {"engineer": "ines", "manager": "marc", "operator": "olga", "auditor": "alma"}
 OPEN = {("GET", "/v1/health")}
@@ -177,10 +181,179 @@ def test_unknown_fields_are_refused_by_name(region: World) -> None:
     for route, (person, body) in BODIES.items():
         if body is None:
             continue
-        answer = region.call(person, "POST", route.format(name="vision", organisation="acme", person="ines"), {**body, "tiem_limit": 1})
+        path = route.format(name="vision", organisation="acme", person="ines")
+        answer = region.call(person, "POST", path, {**body, "tiem_limit": 1})
         assert answer.status_code == 422, route
         assert "tiem_limit" in answer.json()["detail"], route
 
 
 def test_people_of_the_world_have_one_role_each() -> None:
     assert all(PEOPLE[person] == [role] for role, person in ROLES.items())
+
+
+PARTS = ("lead", "member", "viewer", "coach", "left", "stranger")
+"""What an engineer may be to a project: one of its four roles, somebody who left it, or somebody of another project."""
+
+Statuses = tuple[int, int, int, int, int, int]
+ANY: Statuses = (200, 200, 200, 200, 200, 200)
+"""What does not depend on any project, or shows what is one's own; see also MINE."""
+BY_PART: dict[tuple[str, str], Statuses] = {
+    #                                           lead, member, viewer, coach, left, stranger
+    ("POST", "/v1/jobs"): (201, 201, 403, 403, 404, 404),
+    ("POST", "/v1/jobs/plan"): (200, 200, 403, 403, 404, 404),
+    ("GET", "/v1/jobs"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/jobs/{job_id}"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/log"): (200, 200, 200, 403, 404, 404),
+    ("POST", "/v1/jobs/{job_id}/cancel"): (200, 200, 403, 403, 404, 404),
+    ("GET", "/v1/quota"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/projects"): ANY,
+    ("GET", "/v1/projects/{name}/members"): (200, 200, 200, 200, 404, 404),
+    ("POST", "/v1/projects/{name}/members"): (201, 403, 403, 403, 404, 404),
+    ("POST", "/v1/projects/{name}/members/leave"): (200, 403, 403, 403, 404, 404),
+    ("GET", "/v1/reports/gpu"): ANY,
+    ("GET", "/v1/me"): ANY,
+    ("POST", "/v1/persons/{person}"): ANY,
+    ("POST", "/v1/tokens"): (201, 201, 201, 201, 201, 201),
+    ("GET", "/v1/tokens"): ANY,
+    ("POST", "/v1/tokens/{token_id}/revoke"): ANY,
+    ("GET", "/v1/sites"): ANY,
+    ("GET", "/v1/gpu-classes"): ANY,
+    ("PUT", "/v1/snapshots/{digest}"): (201, 201, 201, 201, 201, 201),
+    ("GET", "/v1/snapshots/{digest}"): ANY,
+}
+QUERIES = {
+    "/v1/jobs": "?project=vision",
+    "/v1/quota": "?project=vision",
+    "/v1/reports/gpu": "?from=2020-01-01&to=2099-12-31",
+}
+SNAPSHOT = b"\x1f\x8b a folder"
+JOB_NAME, SCRIPT, CAUSE = "canary-of-the-name", "#!/bin/sh\necho canary-of-the-script\n", "canary-of-the-cause"
+
+
+@pytest.fixture
+def parts(region: World) -> World:
+    """The region with one engineer for each part in the project `vision`, and a job of its own."""
+    with region.services.database.write() as session:
+        for part in PARTS:
+            person = Person(id=new_id("psn"), name=part, roles=["engineer"], created_at=utcnow())
+            session.add(person)
+            session.flush()
+            region.tokens[part], row = new_token(person.id, "tests", timedelta(days=1))
+            session.add(row)
+    for part in ("lead", "member", "viewer", "coach"):
+        region.post("marc", "/projects/vision/members", {"person": part, "role": part})
+    region.post("marc", "/projects/vision/members", {"person": "left", "role": "lead"})
+    region.post("marc", "/projects/vision/members/leave", {"person": "left"})
+    region.post("marc", "/projects/voice/members", {"person": "stranger", "role": "lead"})
+    return region
+
+
+def ask_well(region: World, part: str, method: str, path: str, job_id: str) -> Response:
+    """Ask for something of the project `vision`, so that nothing but one's part in it can refuse it."""
+    token_id = region.post(part, "/tokens", {"person": part})["id"] if "token_id" in path else ""
+    digest = sha256(SNAPSHOT).hexdigest()
+    route = path.removeprefix("/v1")
+    values = {"job_id": job_id, "name": "vision", "token_id": token_id, "digest": digest, "person": part}
+    address = f"/v1{route.format(**values)}{QUERIES.get(path, '') if method == 'GET' else ''}"
+    headers = {"Authorization": f"Bearer {region.tokens[part]}", "Idempotency-Key": new_id("key")}
+    if method == "PUT":
+        return region.client.put(address, content=SNAPSHOT, headers=headers)
+    body = BODIES[route][1] if method == "POST" else None
+    body = {**body, "person": part} if body and route == "/tokens" else body
+    return region.client.request(method, address, json=body, headers=headers)
+
+
+def test_every_route_is_decided_for_every_part_in_a_project(parts: World) -> None:
+    """The table names every route that engineers may call: one that is new must be decided here first."""
+    for_engineers = {(o.method, o.path) for o in operations(parts) if "engineer" in o.roles}
+    assert for_engineers == set(BY_PART)
+    for (method, path), statuses in BY_PART.items():
+        for part, status in zip(PARTS, statuses, strict=True):
+            if path.endswith("/leave"):
+                parts.post("marc", "/projects/vision/members", {"person": "nemo"})
+            if method == "GET" and "snapshots" in path:
+                ask_well(parts, part, "PUT", path, "")
+            job_id = parts.submit("ines")["id"] if "job_id" in path else ""
+            answer = ask_well(parts, part, method, path, job_id)
+            assert answer.status_code == status, (method, path, part, answer.text)
+            if status == 403:
+                assert answer.json()["code"] == "not-allowed", (method, path, part)
+            if path.endswith("/cancel"):
+                assert parts.job(job_id)["state"] == ("cancelled" if status == 200 else "held"), part
+            if path.endswith("/members") and method == "POST" and status == 201:
+                parts.post("marc", "/projects/vision/members/leave", {"person": "nemo"})
+
+
+def test_all_other_routes_refuse_engineers_whatever_their_part(parts: World) -> None:
+    others = [o for o in operations(parts) if "engineer" not in o.roles and (o.method, o.path) not in OPEN]
+    assert len(others) > 10
+    for operation in others:
+        for part in PARTS:
+            answer = ask(parts, operation, parts.tokens[part])
+            assert (answer.status_code, answer.json()["code"]) == (403, "not-allowed"), (operation.path, part)
+
+
+MINE: dict[str, Callable[[Any], set[str]]] = {
+    "/jobs": lambda answer: {job["project"] for job in answer["items"]},
+    "/quota": lambda answer: {award["project"] for award in answer["awards"]},
+    "/projects": lambda answer: {project["name"] for project in answer["items"]},
+    "/reports/gpu?from=2020-01-01&to=2099-12-31": lambda answer: {row["key"] for row in answer["rows"]},
+    "/me": lambda answer: set(answer["projects"]),
+}
+"""Lists without a project's name, and the projects that they speak of."""
+
+
+def test_lists_speak_of_ones_own_projects_only(parts: World) -> None:
+    ended(parts, "ines", "vision")
+    ended(parts, "paul", "voice")
+    for part in PARTS:
+        own = {"left": set(), "stranger": {"voice"}}.get(part, {"vision"})
+        for path, projects in MINE.items():
+            assert projects(parts.get(part, path)) == own, (part, path)
+
+
+def ended(region: World, person: str, project: str) -> str:
+    """Run a job to its settled end, with words of the engineer's wherever there may be any; return its id."""
+    assert isinstance(region.scheduler, FakeScheduler)
+    job_id: str = region.submit(person, project=project, name=JOB_NAME, script=SCRIPT, snapshot=None)["id"]
+    region.step()
+    region.scheduler.advance(0)
+    region.step()
+    region.scheduler.advance(600)
+    region.scheduler.finish(job_name(job_id), AttemptState.FAILED, exit_code=42)
+    region.step()
+    with region.services.database.write() as session:
+        session.execute(update(Job).where(col(Job.id) == job_id).values(reason=CAUSE, notices=[CAUSE]))
+        session.execute(update(JobEvent).where(col(JobEvent.job_id) == job_id).values(cause=CAUSE))
+    assert region.job(job_id, person)["settled_at"] is not None
+    return job_id
+
+
+def test_a_coach_sees_progress_and_nothing_that_engineers_wrote(parts: World) -> None:
+    job_id = ended(parts, "ines", "vision")
+    whole, seen = (parts.job(job_id, part) for part in ("viewer", "coach"))
+    hidden = {"name": None, "reason": None, "notices": [], "exit_code": None, "snapshot": None, "script_sha256": None}
+    assert (whole["name"], whole["reason"], whole["exit_code"], whole["hidden"]) == (JOB_NAME, CAUSE, 42, [])
+    assert set(seen["hidden"]) == {*hidden, "causes"}
+    differ = {key for key in whole if whole[key] != seen[key]}
+    assert differ == (set(hidden) - {"snapshot"}) | {"hidden", "events"}
+    assert {key: seen[key] for key in hidden} == hidden
+    assert [(e["at"], e["state"], e["cause"]) for e in seen["events"]] == [
+        (e["at"], e["state"], None) for e in whole["events"]
+    ]
+    assert seen["charged_credits"] == whole["charged_credits"] > 0
+    (listed,) = parts.get("coach", "/jobs")["items"]
+    assert {key: listed[key] for key in listed if key != "hidden"} == {k: seen[k] for k in listed if k != "hidden"}
+    assert set(listed["hidden"]) == {"name", "reason", "notices", "exit_code"}
+
+
+def test_no_answer_to_a_coach_holds_a_word_of_the_engineers(parts: World) -> None:
+    job_id = ended(parts, "ines", "vision")
+    words = (JOB_NAME, CAUSE, "canary-of-the-script", sha256(SCRIPT.encode()).hexdigest())
+    told = {"viewer": "", "coach": ""}
+    for part in told:
+        for method, path in BY_PART:
+            if method == "GET" and "snapshots" not in path:
+                told[part] += ask_well(parts, part, method, path, job_id).text
+    assert [word in told["coach"] for word in words] == [False] * 4
+    assert [word in told["viewer"] for word in words] == [True, True, False, True], "the words can be found at all"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def test_establishments_of_one_company_are_one_undertaking_by_themselves(databas
 def test_a_chain_of_three_hundred_is_one_undertaking(database: Database) -> None:
     with database.write() as session:
         ids = [organisation(session, f"o{number}") for number in range(300)]
-        for one, other in zip(ids, ids[1:], strict=False):
+        for one, other in pairwise(ids):
             linked(session, one, other, T0)
         assert undertaking_of(session, ids[150], T1) == sorted(ids)
 
