@@ -31,16 +31,20 @@ EXEMPTION = (
     "règlement (UE) n° 651/2014 de la Commission du 17 juin 2014 déclarant certaines catégories d'aides compatibles "
     "avec le marché intérieur en application des articles 107 et 108 du traité (JO L 187 du 26.6.2014, p. 1)"
 )
-REGISTER = "la plateforme des aides d'État (décret n° 2025-1361 du 26 décembre 2025)"
+REGISTERED = (
+    "Cette aide sera inscrite au registre national des aides de minimis, la plateforme des aides d'État "
+    "(décret n° 2025-1361 du 26 décembre 2025)."
+)
 STYLE = """
 @page { size: A4; margin: 18mm 20mm }
 body { font: 10.5pt/1.4 "Liberation Sans", Arial, sans-serif; color: #111; max-width: 170mm; margin: 0 auto }
+address { font-style: normal }
 header { display: flex; justify-content: space-between; gap: 20mm; margin-bottom: 8mm }
 h1 { font-size: 13pt; margin: 0 0 4mm } h2 { font-size: 10.5pt; margin: 5mm 0 1mm }
 p, ul { margin: 0 0 2.5mm } ul { padding-left: 5mm }
 table { width: 100%; border-collapse: collapse; margin: 2mm 0 3mm; font-size: 9.5pt }
 th, td { border-bottom: 0.3pt solid #888; padding: 1mm 1.5mm; text-align: left; vertical-align: top }
-.figure { text-align: right; white-space: nowrap } .total td { font-weight: bold; border-bottom: none }
+.figure { text-align: right } td.figure, td:first-child { white-space: nowrap } .total td { font-weight: bold; border-bottom: none }
 footer { margin-top: 8mm; text-align: right }
 """
 
@@ -78,6 +82,7 @@ class Letter:
     rows: Sequence[Sequence[str]]
     total: str
     duties: Sequence[str]
+    notice: str | None
     closing: Sequence[str]
 
 
@@ -88,10 +93,11 @@ def letter(subject: Subject, settings: AidSettings) -> Letter:
         addressee=tuple(_addressee(subject.organisation)),
         title=_title(subject.first),
         paragraphs=tuple(_paragraphs(subject, settings)),
-        header=("Date d'octroi", "Nature", "Heures GPU normalisées", "Acte", "Montant"),
+        header=("Date d'octroi", "Nature", "Acte", "Heures GPU normalisées × valeur × part publique", "Montant"),
         rows=[_row(line) for line in subject.lines],
         total=euros(subject.value_micro_euros),
         duties=tuple(_duties(subject, settings)),
+        notice=REGISTERED if subject.first.regime == "de-minimis" else None,
         closing=(f"Pour {_the(settings.authority)},", "le service chargé du dispositif"),
     )
 
@@ -125,8 +131,8 @@ def _paragraphs(subject: Subject, settings: AidSettings) -> Iterator[str]:
     )
     if line.regime == "exempted":
         yield (
-            f"Cette aide est accordée sur la base du régime exempté n° {line.scheme}, pris en application du {EXEMPTION}."
-            " Elle ne s'impute pas sur le plafond des aides de minimis."
+            f"Cette aide est accordée sur la base du régime exempté n° {line.scheme}, pris en application du "
+            f"{EXEMPTION}. Elle ne s'impute pas sur le plafond des aides de minimis."
         )
     else:
         yield (
@@ -163,10 +169,8 @@ def _duties(subject: Subject, settings: AidSettings) -> Iterator[str]:
 
 def _row(line: AidLine) -> tuple[str, ...]:
     act = f"{line.act_reference} du {day(line.act_on)}"
-    return day(paris_day(line.granted_at)), KINDS[line.kind], hours(line.credits), act, euros(line.value_micro_euros)
-
-
-_AFTER_DUTIES = f"Cette aide est inscrite au registre national des aides : {REGISTER}."
+    counted = f"{hours(line.credits)} × {exact_euros(line.micro_euros_per_hour)}/h × {percent(line.public_thousandths)}"
+    return day(paris_day(line.granted_at)), KINDS[line.kind], act, counted, euros(line.value_micro_euros)
 
 
 def as_text(words: Letter) -> str:
@@ -177,7 +181,8 @@ def as_text(words: Letter) -> str:
     lines += [f"- {' ; '.join(row)}" for row in words.rows]
     lines += [f"- total : {words.total}", "", "Il vous appartient de :"]
     lines += [f"- {duty}" for duty in words.duties]
-    return "\n".join([*lines, "", _AFTER_DUTIES, "", *words.closing, ""])
+    lines += ["", words.notice] if words.notice else []
+    return "\n".join([*lines, "", *words.closing, ""])
 
 
 def as_page(words: Letter) -> str:
@@ -196,7 +201,8 @@ def as_page(words: Letter) -> str:
     duties = SubElement(body, "ul")
     for duty in words.duties:
         _text(duties, "li", duty)
-    _text(body, "p", _AFTER_DUTIES)
+    if words.notice:
+        _text(body, "p", words.notice)
     _lines(SubElement(body, "footer"), words.closing)
     return "<!DOCTYPE html>\n" + tostring(page, encoding="unicode", method="html") + "\n"
 
@@ -215,7 +221,7 @@ def _table(body: Element, words: Letter) -> None:
     for cells, kind in ((words.header, "th"), *((row, "td") for row in words.rows)):
         line = SubElement(table, "tr")
         for number, cell in enumerate(cells):
-            _text(line, kind, cell, **({"class": "figure"} if number in (2, 4) else {}))
+            _text(line, kind, cell, **({"class": "figure"} if number in (3, 4) else {}))
     total = SubElement(table, "tr", {"class": "total"})
     _text(total, "td", "Total", colspan="4")
     _text(total, "td", words.total, **{"class": "figure"})
@@ -245,6 +251,18 @@ def euros(micro_euros: int) -> str:
     sign = "-" if micro_euros < 0 else ""
     whole, cents = divmod(abs(micro_euros) // 10_000, 100)
     return f"{sign}{whole:,},{cents:02} €".replace(",", "\u00a0", f"{whole:,}".count(",")).replace(" €", "\u00a0€")
+
+
+def exact_euros(micro_euros: int) -> str:
+    """Write a price in euros in French, with two to six decimals."""
+    whole, rest = divmod(micro_euros, 1_000_000)
+    return f"{whole},{f'{rest:06}'.rstrip('0').ljust(2, '0')}\u00a0€"
+
+
+def percent(thousandths: int) -> str:
+    """Write a share in French: `33,3 %`."""
+    whole, rest = divmod(thousandths, 10)
+    return f"{whole},{rest}\u00a0%" if rest else f"{whole}\u00a0%"
 
 
 def hours(credits_: int) -> str:
