@@ -10,7 +10,7 @@ from sqlalchemy import Table
 from accounting.errors import Unmeterable
 from accounting.models import UsageRecord
 from quotas.amounts import credits_of
-from quotas.holds import settle
+from quotas.holds import HoldLeft, after, settle
 from quotas.ledger import Posting
 
 _records: Table = UsageRecord.__table__  # type: ignore[attr-defined]
@@ -44,10 +44,10 @@ class EndedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """A usage record's charge, its posting, and what is left of the hold after it, all in credits."""
+    """A usage record's charge in credits, its posting, and what is left of the hold after it."""
 
     charge: int
-    remaining: int
+    left: HoldLeft
     posting: Posting
 
 
@@ -72,10 +72,10 @@ def allocated_gpus(attempt: EndedAttempt) -> int:
     )
 
 
-def meter(owner: Owner, attempt: EndedAttempt, remaining: int, recorded_at: datetime) -> Metered:
+def meter(owner: Owner, attempt: EndedAttempt, left: HoldLeft, recorded_at: datetime) -> Metered:
     """Charge an attempt: allocated GPUs × elapsed seconds × the hold's weight, exactly.
 
-    What goes beyond the `remaining` credits of the hold is charged to `overrun`.
+    The contract is charged at its own weight. What goes beyond what is left of the hold is charged to `overrun`.
 
     Raises:
         Unmeterable: the source does not tell what was allocated.
@@ -83,7 +83,8 @@ def meter(owner: Owner, attempt: EndedAttempt, remaining: int, recorded_at: date
     gpus = allocated_gpus(attempt)
     charge = credits_of(gpus, attempt.elapsed_s, owner.weight_thousandths)
     id_ = usage_id(owner.job_id, attempt.source_key)
-    overrun = max(0, charge - remaining)
+    contract_charge = credits_of(gpus, attempt.elapsed_s, left.contract.weight_thousandths) if left.contract else 0
+    overrun = max(0, charge - left.award.amount)
     row: dict[str, Any] = {
         "id": id_,
         "attempt_id": id_,
@@ -104,7 +105,9 @@ def meter(owner: Owner, attempt: EndedAttempt, remaining: int, recorded_at: date
         "weight_thousandths": owner.weight_thousandths,
         "charge_credits": charge,
         "overrun_credits": overrun,
+        "contract_id": left.contract.owner_id if left.contract else None,
+        "contract_charge_credits": contract_charge if left.contract else None,
         "recorded_at": recorded_at,
     }
-    posting = settle(owner.job_id, owner.award_id, remaining, charge, id_, rows=((_records, row),))
-    return Metered(charge, remaining - (charge - overrun), posting)
+    posting = settle(left, charge, contract_charge, id_, rows=((_records, row),))
+    return Metered(charge, after(left, charge, contract_charge), posting)

@@ -47,6 +47,9 @@ class UsageRecord(SQLModel, table=True):
     weight_thousandths: int
     charge_credits: int = Field(sa_column=Column(BIG, nullable=False))
     overrun_credits: int = Field(sa_column=Column(BIG, nullable=False))
+    contract_id: str | None = Field(default=None, max_length=32)
+    contract_charge_credits: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    """At the contract's weight; None where the hold had no contract."""
     recorded_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
 
 

@@ -44,7 +44,8 @@ h1 { font-size: 13pt; margin: 0 0 4mm } h2 { font-size: 10.5pt; margin: 5mm 0 1m
 p, ul { margin: 0 0 2.5mm } ul { padding-left: 5mm }
 table { width: 100%; border-collapse: collapse; margin: 2mm 0 3mm; font-size: 9.5pt }
 th, td { border-bottom: 0.3pt solid #888; padding: 1mm 1.5mm; text-align: left; vertical-align: top }
-.figure { text-align: right } td.figure, td:first-child { white-space: nowrap } .total td { font-weight: bold; border-bottom: none }
+.figure { text-align: right } td.figure, td:first-child { white-space: nowrap }
+.total td { font-weight: bold; border-bottom: none }
 footer { margin-top: 8mm; text-align: right }
 """
 

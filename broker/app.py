@@ -11,11 +11,25 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker.api import aid, awards, jobs, organisations, people, programmes, projects, rates, reports, sites, snapshots
+from broker.api import (
+    aid,
+    awards,
+    can_award,
+    contracts,
+    jobs,
+    organisations,
+    people,
+    programmes,
+    projects,
+    rates,
+    reports,
+    sites,
+    snapshots,
+)
 from broker.bootstrap import Services
 from broker.document import describe
 from broker.errors import KNOWN, status_of
-from broker.schemas import Problem
+from broker.schemas import Problem, RowFault
 
 BODY_BYTES_MAX = 8 * 1024 * 1024
 TOO_LARGE = f"a request may have at most {BODY_BYTES_MAX} bytes"
@@ -36,7 +50,10 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(_BodyBound)
     app.add_api_route("/v1/health", health, methods=["GET"], tags=["service"], openapi_extra={"x-roles": []})
-    for part in (jobs, people, organisations, projects, programmes, awards, aid, rates, sites, snapshots, reports):
+    for part in (
+        jobs, people, organisations, projects, programmes, can_award, awards, aid, contracts, rates, sites, snapshots,
+        reports,
+    ):  # fmt: skip
         app.include_router(part.router, prefix="/v1")
     for known in KNOWN:
         app.add_exception_handler(known, _known)
@@ -83,7 +100,9 @@ async def health() -> dict[str, str]:
     return {"status": "ok", "version": version("idf-compute")}
 
 
-def problem(status: int, code: str, detail: str, remedy: str | None = None) -> JSONResponse:
+def problem(
+    status: int, code: str, detail: str, remedy: str | None = None, rows: list[RowFault] | None = None
+) -> JSONResponse:
     """Answer with problem details."""
     body = Problem(
         type=f"urn:idf-compute:problem:{code}",
@@ -92,15 +111,18 @@ def problem(status: int, code: str, detail: str, remedy: str | None = None) -> J
         code=code,
         detail=detail,
         remedy=remedy,
+        rows=rows,
     )
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
+    return JSONResponse(
+        body.model_dump(exclude=None if rows else {"rows"}), status, headers, media_type="application/problem+json"
+    )
 
 
 async def _known(_request: Request, error: Exception) -> Response:
     code: str = getattr(error, "code", "refused")
     detail: str = getattr(error, "detail", None) or str(error)
-    return problem(status_of(error), code, detail, getattr(error, "remedy", None))
+    return problem(status_of(error), code, detail, getattr(error, "remedy", None), getattr(error, "rows", None))
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

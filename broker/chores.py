@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from broker import expiry
 from broker.answers import forget_old_answers
 from broker.bootstrap import Services
 
@@ -32,7 +33,10 @@ def _forget_answers(services: Services) -> None:
         forget_old_answers(session)
 
 
-CHORES: tuple[Chore, ...] = (Chore("forget-answers", 600, _forget_answers),)
+CHORES: tuple[Chore, ...] = (
+    Chore("forget-answers", 600, _forget_answers),
+    Chore("award-expiry", expiry.AGAIN_S, expiry.carry_out),
+)
 """Every chore of a worker."""
 
 

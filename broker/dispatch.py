@@ -18,11 +18,14 @@ from broker.bootstrap import Services
 from broker.lifecycle import JobState
 from broker.models import JobPayload, Site
 from broker.moves import Move, apply_moves, change_jobs, jobs
+from broker.queues import within_ceilings
 from broker.schemas import SiteIn
 from broker.settlement import end_unsent
+from quotas.models import Award
 from storage.tables import new_id, utcnow
 
 _payloads: Table = JobPayload.__table__  # type: ignore[attr-defined]
+_awards: Table = Award.__table__  # type: ignore[attr-defined]
 
 BACKOFF_S_MAX = 30
 LEASE_MARGIN_S = 60
@@ -71,7 +74,8 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
     site = select(col(Site.id)).where(col(Site.id) == desk.site_id).with_for_update()
     session.execute(site).one()  # one worker at a time claims at a site, so that a shared account stays one project's
     due = (
-        select(*jobs.c)
+        select(*jobs.c, _awards.c.end_at.label("award_end_at"))
+        .join(_awards, _awards.c.id == jobs.c.award_id)
         .where(
             jobs.c.site_id == desk.site_id,
             jobs.c.state == JobState.HELD.value,
@@ -80,14 +84,15 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
         .where(jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now))
         .order_by(jobs.c.id)
         .limit(desk.services.settings.dispatch_batch_max)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=jobs)
     )
     rows = session.execute(due).all()
-    late = [row for row in rows if row.deadline_at <= now]
+    late = [row for row in rows if min(row.deadline_at, row.award_end_at) <= now]
     end_unsent(session, late, JobState.CANCELLED, "the award ended before the job could start", now)
-    taken = [row for row in rows if row.deadline_at > now]
+    taken = [row for row in rows if row not in late]
     if desk.settings.isolation == "shared":
         taken = _of_one_project(session, desk.site_id, taken)
+    taken = within_ceilings(session, taken)
     batch = Batch(new_id("bat"), taken)
     lease_until = now + timedelta(seconds=desk.services.settings.dispatch_timeout_s + LEASE_MARGIN_S)
     changes = {"batch_id": batch.id, "sent_at": now, "lease_until": lease_until, "reason": None}

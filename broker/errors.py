@@ -11,13 +11,16 @@ BrokerError
 ├── BadRequest           a rule of form that no schema can say
 ├── IdempotencyKeyMissing, IdempotencyKeyReused, AnswerNotKept
 ├── TooLarge
+├── ImportRefused        a file of awards has rows that are refused; `rows` says why, each of them
 └── PlacementRefused     no site may or can run the job
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from accounting.errors import AccountingError
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
+from broker.schemas.base import RowFault
 from quotas.errors import (
     AidAboveCeiling,
     AidCeilingUnknown,
@@ -26,10 +29,16 @@ from quotas.errors import (
     AidReductionTooLarge,
     AidUndeclared,
     AidValueUnknown,
+    ApprovedAlready,
+    AwardChangeRefused,
     AwardNotActive,
+    AwardStateWrong,
     AwardTooSmall,
     AwardUnknown,
     BudgetOverlaps,
+    CeilingReached,
+    ContractTooSmall,
+    GpuClassUnknown,
     NoBudget,
     PolicyRefused,
     ProgrammeTooSmall,
@@ -131,6 +140,16 @@ class PlacementRefused(BrokerError):
     code = "placement-refused"
 
 
+class ImportRefused(BrokerError):
+    """Rows of a file are refused, and so is the file: all of them or none."""
+
+    code = "import-refused"
+
+    def __init__(self, detail: str, remedy: str, rows: Sequence[RowFault]) -> None:
+        super().__init__(detail, remedy)
+        self.rows = list(rows)
+
+
 STATUS: dict[type[Exception], int] = {
     NotAuthenticated: 401,
     NotAllowed: 403,
@@ -148,6 +167,13 @@ STATUS: dict[type[Exception], int] = {
     PlacementRefused: 422,
     AwardTooSmall: 422,
     AwardNotActive: 422,
+    AwardStateWrong: 409,
+    AwardChangeRefused: 422,
+    ApprovedAlready: 409,
+    ImportRefused: 422,
+    ContractTooSmall: 422,
+    CeilingReached: 422,
+    GpuClassUnknown: 422,
     ProgrammeTooSmall: 422,
     RateRefused: 422,
     RefundTooLarge: 422,

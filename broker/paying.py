@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from quotas.amounts import hours_text
+from quotas.amounts import hours_text, time_limit_that_fits
 from quotas.errors import AwardNotActive, AwardTooSmall, AwardUnknown
 
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """An award of the project and what is available of it, in credits."""
+    """An award of the project and how it stands, in credits."""
 
     award_id: str
     start_at: datetime
     end_at: datetime
     available: int
+    held: int = 0
+    spent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,16 @@ class Need:
     """What a job needs of an award."""
 
     project_name: str
-    held_credits: int
+    gpus: int
+    rate_credits_per_s: int
     time_limit_s: int
+    kill_grace_s: int
     now: datetime
+
+    @property
+    def held_credits(self) -> int:
+        """What the job would hold."""
+        return self.rate_credits_per_s * (self.time_limit_s + self.kill_grace_s)
 
 
 def choose(payers: Sequence[Payer], award_id: str | None, need: Need) -> Payer:
@@ -50,17 +59,27 @@ def choose(payers: Sequence[Payer], award_id: str | None, need: Need) -> Payer:
         raise _ends_too_soon(max(active, key=lambda payer: payer.end_at), need)
     able = [payer for payer in lasting if payer.available >= need.held_credits]
     if not able:
-        raise too_small(need.project_name, need.held_credits, max(payer.available for payer in lasting))
+        raise too_small(max(lasting, key=lambda payer: (payer.available, payer.award_id)), need)
     return min(able, key=lambda payer: (payer.end_at, payer.award_id))
 
 
-def too_small(project_name: str, held: int, available: int) -> AwardTooSmall:
-    """Say by how much an award cannot pay a hold."""
+def too_small(payer: Payer, need: Need) -> AwardTooSmall:
+    """Say by how much an award cannot pay a hold, how it stands, and the smallest change that would pass."""
     return AwardTooSmall(
-        f"the job would hold {hours_text(held)} (normalised GPU-hours) "
-        f"and project {project_name} has {hours_text(available)} available",
-        "ask for fewer GPUs or less time, or wait until running jobs settle",
+        f"the job would hold {hours_text(need.held_credits)} (normalised GPU-hours) and project {need.project_name} "
+        f"has {hours_text(payer.available)} available of award {payer.award_id}: "
+        f"{hours_text(payer.held)} are held by open jobs, {hours_text(payer.spent)} are spent",
+        smaller(payer.available, need.gpus, need.rate_credits_per_s, need.time_limit_s, need.kill_grace_s),
     )
+
+
+def smaller(available: int, gpus: int, rate_credits_per_s: int, time_limit_s: int, kill_grace_s: int) -> str:
+    """Word the smallest changes of a job's size that so many credits could hold."""
+    minutes = time_limit_that_fits(available, rate_credits_per_s, kill_grace_s)
+    fewer = available * gpus // (rate_credits_per_s * (time_limit_s + kill_grace_s))
+    choices = [f"--time {minutes}"] if minutes else []
+    choices += [f"--gpus {fewer}"] if fewer else []
+    return ", or ".join([*choices, "wait until running jobs settle"])
 
 
 def _left_s(payer: Payer, need: Need) -> int:
@@ -84,7 +103,7 @@ def _none_active(payers: Sequence[Payer], need: Need) -> AwardNotActive:
     if payers:
         ended = _day(max(payer.end_at for payer in payers))
         return AwardNotActive(
-            f"{project} has no active award: the last ended {ended}", "ask your programme manager for an extension"
+            f"{project} has no active award: the last ended {ended}", "go on with another: idf-compute award continue"
         )
     return AwardNotActive(f"{project} has no award yet", "ask your programme manager for one")
 

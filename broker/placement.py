@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from broker.errors import PlacementRefused
+from broker.errors import BrokerError, PlacementRefused
 from broker.schemas import JobIn, SiteIn
+from quotas.errors import QuotaError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +29,32 @@ class Placement:
     account: str
 
 
-def place(wanted: JobIn, confidentiality: str, sites: Sequence[SiteFacts], weights: Mapping[str, int]) -> Placement:
-    """Choose the first site, by name, that may and can run the job.
+def options(
+    wanted: JobIn, confidentiality: str, sites: Sequence[SiteFacts], weights: Mapping[str, int]
+) -> tuple[list[Placement], list[PlacementRefused]]:
+    """Return the sites that may and can run the job, in the order of their names, and why the others cannot.
 
     Raises:
-        PlacementRefused: with each site's own reason.
+        PlacementRefused: there is no site at all.
     """
     if not sites:
         name = f"no site {wanted.site} is enrolled" if wanted.site else "no site is enrolled yet"
         raise PlacementRefused(name, "`idf-compute site list` shows the sites")
+    placements: list[Placement] = []
     refusals: list[PlacementRefused] = []
     for site in sorted(sites, key=lambda site: site.settings.name):
         try:
-            return _place_at(wanted, confidentiality, site, weights)
+            placements.append(_place_at(wanted, confidentiality, site, weights))
         except PlacementRefused as refusal:
             refusals.append(refusal)
+    return placements, refusals
+
+
+def none_left(refusals: Sequence[BrokerError | QuotaError]) -> BrokerError | QuotaError:
+    """Return the one refusal, or one that gives each site's own reason."""
     if len(refusals) == 1:
-        raise refusals[0]
-    raise PlacementRefused("; ".join(r.detail for r in refusals), "; ".join(r.remedy or "" for r in refusals))
+        return refusals[0]
+    return PlacementRefused("; ".join(r.detail for r in refusals), "; ".join(r.remedy or "" for r in refusals))
 
 
 def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Mapping[str, int]) -> Placement:

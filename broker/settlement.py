@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, Table
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from accounting.meter import EndedAttempt, Owner, meter, usage_id
@@ -12,17 +13,18 @@ from accounting.models import UsageRecord
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
 from quotas.errors import QuotaError
-from quotas.holds import release
+from quotas.holds import HoldLeft, Side, release
 from quotas.ledger import Posting, post
 from quotas.models import Hold
+
+_holds: Table = Hold.__table__  # type: ignore[attr-defined]
 
 
 def end_unsent(session: Session, rows: Sequence[Row[Any]], state: JobState, cause: str, now: datetime) -> None:
     """End jobs that never came to exist at a site: nothing is charged, the whole hold is released."""
     if not rows:
         return
-    remaining = remaining_of(session, [row.id for row in rows])
-    _post(session, [release(row.id, row.award_id, remaining[row.id]) for row in rows], now)
+    _release(session, [row.id for row in rows], now)
     done = {
         "ended_at": now,
         "settled_at": now,
@@ -39,15 +41,15 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
     Raises:
         Unmeterable: the source does not tell what was allocated; nothing is written.
     """
-    remaining = remaining_of(session, list(ended))
+    left = holds_left(session, list(ended))
     known = _recorded(session, list(ended))
     postings: list[Posting] = []
     for job_id, (row, attempts) in ended.items():
         for attempt in attempts:
             if usage_id(job_id, attempt.source_key) in known:
                 continue
-            metered = meter(_owner(row), attempt, remaining[job_id], now)
-            remaining[job_id] = metered.remaining
+            metered = meter(_owner(row), attempt, left[job_id], now)
+            left[job_id] = metered.left
             postings.append(metered.posting)
     _post(session, postings, now)
 
@@ -55,16 +57,25 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
 def settle_jobs(session: Session, rows: Sequence[Row[Any]], now: datetime) -> None:
     """Release what ended jobs did not use and date their settlement."""
     ids = [row.id for row in rows]
-    remaining = remaining_of(session, ids)
-    _post(session, [release(row.id, row.award_id, remaining[row.id]) for row in rows], now)
+    _release(session, ids, now)
     charges = charges_of(session, ids)
     change_jobs(session, [(id_, {"settled_at": now, "charged_credits": charges.get(id_, 0)}) for id_ in ids])
 
 
-def remaining_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
-    """Return what is left of each job's hold, in credits."""
-    rows = session.execute(select(Hold.id, Hold.remaining).where(col(Hold.id).in_(job_ids)))
-    return {row[0]: row[1] for row in rows}
+def holds_left(session: Session, job_ids: Sequence[str]) -> dict[str, HoldLeft]:
+    """Return what is left of each job's hold, by job id."""
+    return {hold.id: _left(hold) for hold in session.execute(select_columns(*_holds.c).where(_holds.c.id.in_(job_ids)))}
+
+
+def _left(hold: Row[Any]) -> HoldLeft:
+    contract = None
+    if hold.contract_id is not None:
+        contract = Side(hold.contract_id, hold.contract_remaining, hold.contract_weight_thousandths)
+    return HoldLeft(hold.id, Side(hold.award_id, hold.remaining, hold.weight_thousandths), contract)
+
+
+def _release(session: Session, job_ids: Sequence[str], now: datetime) -> None:
+    _post(session, [release(left) for left in holds_left(session, job_ids).values()], now)
 
 
 def charges_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:

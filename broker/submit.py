@@ -11,17 +11,22 @@ from sqlalchemy import Connection, Table, bindparam, select
 
 from broker.auth import Caller
 from broker.bootstrap import Services
-from broker.errors import NotAllowed, NotFound, PlacementRefused
+from broker.errors import BrokerError, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import JobState
 from broker.memberships import SUBMITTERS, memberships, valid_at
 from broker.models import Job, JobEvent, JobPayload, Project, ProjectAccount, Site
 from broker.moves import event_row
 from broker.paying import Need, Payer, choose, too_small
-from broker.placement import Placement, SiteFacts, place
+from broker.placement import Placement, SiteFacts, none_left, options
+from broker.queues import queue_guards
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
-from quotas.amounts import hold_credits, hours_text
-from quotas.errors import AwardTooSmall, QuotaError
-from quotas.holds import open_hold
+from quotas.amounts import hours_text
+from quotas.award_life import AwardState
+from quotas.award_notices import notices_of
+from quotas.ceilings import Limit, Scope, limits_of, reached
+from quotas.contracts import Capacity, CapacityNeed, capacities, choose_contract, contract_too_small
+from quotas.errors import AwardTooSmall, ContractTooSmall, QuotaError
+from quotas.holds import Side, open_hold
 from quotas.ledger import account_id
 from quotas.models import Account, Award, Programme
 from quotas.programmes import weights
@@ -48,8 +53,12 @@ class ProjectFacts:
     id: str
     name: str
     programme_id: str
+    programme_name: str
     confidentiality: str
     default_time_limit_s: int
+    expiring_days: int
+    export_days: int
+    free_hours_first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +69,119 @@ class Plan:
     project: ProjectFacts
     placement: Placement
     payer: Payer
+    contract: Capacity
     weight_thousandths: int
     time_limit_s: int
-    held_credits: int
+    need: Need
+    contract_credits: int
+    """The hold at the contract's weight."""
+    limits: tuple[Limit, ...]
     notices: tuple[str, ...]
+
+    @property
+    def held_credits(self) -> int:
+        """The hold, at the award's weight."""
+        return self.need.held_credits
+
+    @property
+    def owner_names(self) -> dict[Scope, str]:
+        """What people know the owners of ceilings by."""
+        return {
+            "award": self.payer.award_id,
+            "project": self.project.name,
+            "programme": self.project.programme_name,
+            "site": self.placement.site.settings.name,
+        }
 
 
 def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -> Plan:
-    """Decide where a job would run and which award would pay, without changing anything.
+    """Decide where a job would run, which award would pay and which contract would give the capacity; change nothing.
 
     Raises:
-        NotFound, NotAllowed, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall: the rule that refuses it.
+        NotFound, NotAllowed, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall, ContractTooSmall,
+        CeilingReached: the rule that refuses it.
     """
     project = _project(connection, caller, wanted.project, now)
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
     known = weights(connection, now)
-    placement = place(timed, project.confidentiality, _sites(connection, project.id, wanted.site), known)
-    weight = known[placement.gpu_class]
-    held = hold_credits(wanted.gpus, time_limit_s, placement.site.settings.kill_grace_s, weight)
-    payer = choose(_payers(connection, project), wanted.award, Need(project.name, held, time_limit_s, now))
-    return Plan(wanted, project, placement, payer, weight, time_limit_s, held, notices)
+    sites = _sites(connection, project.id, wanted.site)
+    placements, refusals = options(timed, project.confidentiality, sites, known)
+    payers = _payers(connection, project, now)
+    reasons: list[BrokerError | QuotaError] = [*refusals]
+    for placement in placements:
+        weight = known[placement.gpu_class]
+        pay = Need(
+            project_name=project.name,
+            gpus=wanted.gpus,
+            rate_credits_per_s=wanted.gpus * weight,
+            time_limit_s=time_limit_s,
+            kill_grace_s=placement.site.settings.kill_grace_s,
+            now=now,
+        )
+        payer = choose(payers, wanted.award, pay)
+        need = _capacity_need(placement, wanted.gpus, time_limit_s, project, now)
+        try:
+            contract = choose_contract(capacities(connection, placement.site.id, placement.gpu_class), need)
+        except QuotaError as refusal:
+            reasons.append(refusal)
+            continue
+        decided = Plan(
+            wanted=wanted,
+            project=project,
+            placement=placement,
+            payer=payer,
+            contract=contract,
+            weight_thousandths=weight,
+            time_limit_s=time_limit_s,
+            need=pay,
+            contract_credits=need.gpu_seconds * contract.weight_thousandths,
+            limits=_limits(connection, project, payer, placement),
+            notices=notices + _end_notices(payer, project, now),
+        )
+        _check_size(decided)
+        return decided
+    raise none_left(reasons)
+
+
+def _capacity_need(
+    placement: Placement, gpus: int, time_limit_s: int, project: ProjectFacts, now: datetime
+) -> CapacityNeed:
+    settings = placement.site.settings
+    return CapacityNeed(
+        site_name=settings.name,
+        gpu_class=placement.gpu_class,
+        gpu_seconds=gpus * (time_limit_s + settings.kill_grace_s),
+        time_limit_s=time_limit_s,
+        now=now,
+        free_hours_first=project.free_hours_first,
+    )
+
+
+def _limits(connection: Connection, project: ProjectFacts, payer: Payer, placement: Placement) -> tuple[Limit, ...]:
+    """Return the ceilings that a job comes under."""
+    return tuple(
+        limits_of(
+            connection,
+            [
+                ("award", payer.award_id),
+                ("project", project.id),
+                ("programme", project.programme_id),
+                ("site", placement.site.id),
+            ],
+        )
+    )
+
+
+def _check_size(decided: Plan) -> None:
+    """Refuse a job that alone has more GPUs than may ever run at once.
+
+    Raises:
+        CeilingReached: names the quota.
+    """
+    for limit in decided.limits:
+        if limit.what == "gpus_running" and decided.wanted.gpus > limit.amount:
+            raise reached(limit, decided.owner_names[limit.scope], 0, decided.wanted.gpus)
 
 
 _mine = (
@@ -88,8 +189,13 @@ _mine = (
         _projects.c.id,
         _projects.c.name,
         _projects.c.programme_id,
+        _programmes.c.name.label("programme_name"),
         _projects.c.confidentiality,
-        _programmes.c.policy["default_time_limit_s"].as_integer().label("default_time_limit_s"),
+        *(
+            _programmes.c.policy[name].as_integer().label(name)
+            for name in ("default_time_limit_s", "expiring_days", "export_days")
+        ),
+        _programmes.c.policy["free_hours_first"].as_boolean().label("free_hours_first"),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
     .join(memberships, memberships.c.project_id == _projects.c.id)
@@ -107,7 +213,7 @@ def _project(connection: Connection, caller: Caller, name: str | None, now: date
         raise _no_project(connection, caller, name, now)
     if len(rows) > 1:
         raise PlacementRefused("you belong to several projects", "--project with one of `idf-compute project list`")
-    return ProjectFacts(*rows[0])
+    return ProjectFacts(**rows[0]._mapping)
 
 
 def _no_project(connection: Connection, caller: Caller, name: str | None, now: datetime) -> NotAllowed | NotFound:
@@ -131,6 +237,12 @@ def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, .
         return -(-wanted.time_limit_s // 60) * 60, ()
     limit_s = -(-project.default_time_limit_s // 60) * 60
     return limit_s, (f"no time limit was given: the programme's default of {limit_s // 60} min applies (--time)",)
+
+
+def _end_notices(payer: Payer, project: ProjectFacts, now: datetime) -> tuple[str, ...]:
+    """Say that the award which pays ends soon."""
+    said = notices_of(AwardState.ACTIVE, payer.start_at, payer.end_at, project.expiring_days, project.export_days, now)
+    return tuple(f"award {payer.award_id}: {sentence}" for sentence in said)
 
 
 _sites_with_accounts = select(
@@ -164,16 +276,31 @@ def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteF
     return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
 
 
-_awards_with_available = (
-    select(_awards.c.id, _awards.c.start_at, _awards.c.end_at, _ledger_accounts.c.balance)
-    .join(_ledger_accounts, _ledger_accounts.c.id == "available:" + _awards.c.id)
+_over = (_awards.c.state.in_([AwardState.EXPIRING.value, AwardState.CLOSED.value])) & (
+    _awards.c.end_at <= bindparam("now")
+)
+"""Awards that have ended pay for nothing, and are named where none is left."""
+_available_account, _held_account, _consumed_account = (_ledger_accounts.alias(f"of_{n}") for n in ("a", "h", "c"))
+_awards_with_balances = (
+    select(
+        _awards.c.id,
+        _awards.c.start_at,
+        _awards.c.end_at,
+        _available_account.c.balance,
+        _held_account.c.balance,
+        _consumed_account.c.balance,
+    )
+    .join(_available_account, _available_account.c.id == "available:" + _awards.c.id)
+    .join(_held_account, _held_account.c.id == "held:" + _awards.c.id)
+    .join(_consumed_account, _consumed_account.c.id == "consumed:" + _awards.c.id)
     .where(_awards.c.project_id == bindparam("project_id"))
+    .where((_awards.c.state == AwardState.ACTIVE.value) | _over)
 )
 
 
-def _payers(connection: Connection, project: ProjectFacts) -> list[Payer]:
-    rows = connection.execute(_awards_with_available, {"project_id": project.id})
-    return [Payer(row.id, row.start_at, row.end_at, row.balance) for row in rows]
+def _payers(connection: Connection, project: ProjectFacts, now: datetime) -> list[Payer]:
+    rows = connection.execute(_awards_with_balances, {"project_id": project.id, "now": now})
+    return [Payer(*row) for row in rows]
 
 
 def plan_out(decided: Plan) -> PlanOut:
@@ -190,6 +317,7 @@ def plan_out(decided: Plan) -> PlanOut:
         weight_thousandths=decided.weight_thousandths,
         held_credits=decided.held_credits,
         available_credits=decided.payer.available,
+        contract=decided.contract.contract_id,
         notices=list(decided.notices),
     )
 
@@ -198,29 +326,41 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     """Commit the hold with the job behind it; `record` makes the kept answer's row from the answer.
 
     Raises:
-        AwardTooSmall: others were faster.
+        AwardTooSmall, ContractTooSmall, CeilingReached: others were faster.
         RowClash: the same request, or the same free account, was taken at this moment.
         DatabaseUnavailable: no ledger, no job.
     """
     job = _job_row(caller, decided, utcnow())
     answer = job_out(job, caller.name, decided.project.name, decided.placement.site.settings.name)
     rows = (*_rows(decided, job), record(answer))
+    award = Side(decided.payer.award_id, decided.held_credits, decided.weight_thousandths)
+    contract = Side(decided.contract.contract_id, decided.contract_credits, decided.contract.weight_thousandths)
     outcome = services.writer.post(
-        open_hold(job["id"], decided.payer.award_id, decided.held_credits, decided.weight_thousandths, rows)
+        open_hold(job["id"], award, contract, rows, queue_guards(decided.limits, decided.owner_names))
     )
     if isinstance(outcome, AwardTooSmall):
-        raise too_small(decided.project.name, decided.held_credits, _available(services, decided.payer.award_id))
+        raise too_small(_payer_now(services, decided), decided.need)
+    if isinstance(outcome, ContractTooSmall):
+        gpus, limit_s = decided.wanted.gpus, decided.time_limit_s
+        need = _capacity_need(decided.placement, gpus, limit_s, decided.project, job["created_at"])
+        raise contract_too_small(need, _available(services, contract.owner_id) // contract.weight_thousandths)
     if isinstance(outcome, QuotaError):
         raise outcome
     services.bell.ring()
     return answer
 
 
-def _available(services: Services, award_id: str) -> int:
-    wanted = select(_ledger_accounts.c.balance).where(_ledger_accounts.c.id == account_id("available", award_id))
+def _available(services: Services, owner_id: str) -> int:
+    wanted = select(_ledger_accounts.c.balance).where(_ledger_accounts.c.id == account_id("available", owner_id))
     with services.database.rows() as connection:
         balance: int = connection.execute(wanted).scalar_one()
         return balance
+
+
+def _payer_now(services: Services, decided: Plan) -> Payer:
+    with services.database.rows() as connection:
+        payers = _payers(connection, decided.project, utcnow())
+    return next(payer for payer in payers if payer.award_id == decided.payer.award_id)
 
 
 def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
@@ -244,7 +384,7 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "cpus_per_gpu": wanted.cpus_per_gpu,
         "memory_mib": wanted.memory_mib,
         "time_limit_s": decided.time_limit_s,
-        "deadline_at": decided.payer.end_at,
+        "deadline_at": min(decided.payer.end_at, decided.contract.end_at),
         "snapshot": wanted.snapshot,
         "script_sha256": sha256((wanted.script or json.dumps(wanted.arguments)).encode()).hexdigest(),
         "notices": list(decided.notices),

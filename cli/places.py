@@ -7,6 +7,7 @@ PLACES = {
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "projects", "programme": "programmes", "award": "awards",
     "aid": "aid",
+    "contract": "contracts",
     "site": "sites", "class": "sites",
     "person": "people", "token": "people",
 }  # fmt: skip

@@ -16,9 +16,9 @@ def credits_of(gpus: int, seconds: int, weight_thousandths: int) -> int:
     return gpus * seconds * weight_thousandths
 
 
-def hold_credits(gpus: int, time_limit_s: int, kill_grace_s: int, weight_thousandths: int) -> int:
-    """Return what a job may cost at most: GPUs × (time limit + the site's kill grace) × weight."""
-    return credits_of(gpus, time_limit_s + kill_grace_s, weight_thousandths)
+def time_limit_that_fits(available: int, rate_credits_per_s: int, kill_grace_s: int) -> int:
+    """Return the longest time limit in whole minutes that so many credits can hold; 0 when not even one minute."""
+    return max(0, available // rate_credits_per_s - kill_grace_s) // 60
 
 
 def hours_text(amount_credits: int) -> str:

@@ -80,9 +80,7 @@ def ask_transfer(
     return _kept(session, change, f"a transfer of {hours_text(amount_credits)} to award {other_id}", by, at)
 
 
-def ask_closure(
-    session: Session, award_id: str, outcome: Outcome, reason: str, by: Actor, at: datetime
-) -> AwardChange:
+def ask_closure(session: Session, award_id: str, outcome: Outcome, reason: str, by: Actor, at: datetime) -> AwardChange:
     """Ask that an award ends now, with the answers on what came of it.
 
     Raises:
@@ -297,7 +295,9 @@ def _supplement(session: Session, award: Award, change: AwardChange, _by: Actor,
     amount = change.amount_credits or 0
     _check_largest(session, award, amount)
     programme = session.get_one(Programme, award.programme_id)
-    draw_from_budget(session, award, programme, f"supplement/{change.id}", "supplement", amount, change.id)
+    source, target = account_id("programme", award.budget_id), account_id("available", award.id)
+    wanted = Movement(f"supplement/{change.id}", "supplement", source, target, amount, change.id)
+    draw_from_budget(session, award, programme, wanted)
     return f"{hours_text(amount)} more"
 
 

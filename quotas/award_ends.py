@@ -45,8 +45,10 @@ def expire(session: Session, award: Award, at: datetime) -> int:
     available = balances_of(session, [award.id])[award.id].available
     if not available:
         return 0
-    times = select(func.count()).select_from(Transfer).where(
-        col(Transfer.reference_id) == award.id, col(Transfer.kind) == "expire"
+    times = (
+        select(func.count())
+        .select_from(Transfer)
+        .where(col(Transfer.reference_id) == award.id, col(Transfer.kind) == "expire")
     )
     number = session.exec(times).one() + 1
     move(

@@ -116,7 +116,8 @@ def check_move(award_id: str, before: AwardState, after: AwardState) -> None:
 def state_wrong(award_id: str, state: AwardState, wanted: str) -> AwardStateWrong:
     """Say that an award stands in a state in which something is not possible."""
     return AwardStateWrong(
-        f"award {award_id} {_WORDS[state]}: it cannot be {wanted}", f"`idf-compute award show {award_id}` tells its story"
+        f"award {award_id} {_WORDS[state]}: it cannot be {wanted}",
+        f"`idf-compute award show {award_id}` tells its story",
     )
 
 

@@ -3,20 +3,21 @@
 Every step locks the books first, so that two people who decide at one moment decide one after the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from quotas import approvals
 from quotas.amounts import PARIS, day_start, hours_text, period
 from quotas.award_life import GRANTED, AwardState, check_move
-from quotas.errors import AwardUnknown
+from quotas.errors import AwardUnknown, QuotaError
+from quotas.ledger import Posting, post
 from quotas.models import Award, AwardEvent, Programme
 from quotas.policy import AwardAsked, ProgrammePolicy, refusals
 from quotas.posting import lock_books
-from quotas.programmes import budget_for, days_text, fund_award, policy_of
+from quotas.programmes import award_movement, budget_for, days_text, fund_award, open_award_accounts, policy_of
 from storage.tables import new_id
 
 
@@ -106,6 +107,30 @@ def grant(session: Session, subject: Subject, terms: Terms, by: Actor, papers: P
     return approve(session, award.id, subject, by, at)
 
 
+def grant_many(session: Session, wanted: Sequence[tuple[Subject, Terms]], by: Actor, at: datetime) -> list[Award]:
+    """Grant awards together whose rules the caller has checked under the books' lock, in one group of postings.
+
+    Raises:
+        NoBudget, ProgrammeTooSmall: one of them cannot be funded; the caller's transaction must not stand.
+    """
+    lock_books(session)
+    made = [_granted_at_once(session, subject, terms, by, at) for subject, terms in wanted]
+    session.add_all(made)
+    session.flush()
+    open_award_accounts(session, [award.id for award in made])
+    postings = [Posting(movements=(award_movement(award),)) for award in made]
+    for award, outcome in zip(made, post(session.connection(), postings, at), strict=True):
+        if isinstance(outcome, QuotaError):
+            raise outcome
+        session.add(
+            AwardEvent(
+                award_id=award.id, at=at, person_id=by.person_id, kind="granted", text=f"{terms_text(award)} granted"
+            )
+        )
+    session.flush()
+    return made
+
+
 def comment(session: Session, award_id: str, text: str, by: Actor, at: datetime) -> Award:
     """Say something about an award; one that was only requested is in review from then."""
     award = locked(session, award_id)
@@ -190,24 +215,23 @@ def check_policy(session: Session, subject: Subject, terms: Terms) -> None:
         PolicyRefused: the rule, and what would pass.
     """
     asked = AwardAsked(terms.credits, terms.start_on, terms.end_on, subject.confidentiality, subject.nature)
-    others = projects_begun(session, subject.programme.id, terms.start_on.year, except_project_id=subject.project_id)
-    refusals(policy_of(subject.programme), asked, others)
+    others = projects_begun_in(session, subject.programme.id, terms.start_on.year) - {subject.project_id}
+    refusals(policy_of(subject.programme), asked, len(others))
 
 
-def projects_begun(session: Session, programme_id: str, year: int, *, except_project_id: str | None = None) -> int:
-    """Return how many projects have a granted award of a programme that begins in a year in Paris.
+def projects_begun_in(session: Session, programme_id: str, year: int) -> set[str]:
+    """Return the ids of projects with a granted award of a programme that begins in a year in Paris.
 
     Projects and not awards are counted: a project that goes on with a second award is no second company of
     the cohort.
     """
-    wanted = select(func.count(func.distinct(Award.project_id))).where(
+    wanted = select(Award.project_id).where(
         col(Award.programme_id) == programme_id,
         col(Award.state).in_(GRANTED),
         col(Award.start_at) >= day_start(date(year, 1, 1)),
         col(Award.start_at) < day_start(date(year + 1, 1, 1)),
-        col(Award.project_id) != except_project_id if except_project_id else True,
     )
-    return session.exec(wanted).one()
+    return set(session.exec(wanted))
 
 
 def needs_two(policy: ProgrammePolicy, amount_credits: int) -> bool:
@@ -248,6 +272,26 @@ def note(session: Session, award_id: str, kind: str, text: str, by: Actor | None
     session.flush()
 
 
+def _granted_at_once(session: Session, subject: Subject, terms: Terms, by: Actor, at: datetime) -> Award:
+    start_at, end_at = period(terms.start_on, terms.end_on)
+    return Award(
+        id=new_id("awd"),
+        project_id=subject.project_id,
+        programme_id=subject.programme.id,
+        budget_id=budget_for(session, subject.programme.id, start_at).id,
+        state=AwardState.ACTIVE.value,
+        requested_credits=terms.credits,
+        proposed_credits=terms.credits,
+        awarded_credits=terms.credits,
+        start_at=start_at,
+        end_at=end_at,
+        requested_by=by.person_id,
+        requested_at=at,
+        granted_at=at,
+        created_at=at,
+    )
+
+
 def _propose(award: Award, terms: Terms) -> None:
     award.proposed_credits = terms.credits
     award.start_at, award.end_at = period(terms.start_on, terms.end_on)
@@ -273,13 +317,13 @@ def _fund(session: Session, award: Award, programme: Programme, by: Actor, at: d
     award.state = AwardState.ACTIVE.value
     award.awarded_credits = award.proposed_credits
     award.granted_at = at
-    asked = "" if award.requested_credits == award.awarded_credits else f" of {hours_text(award.requested_credits)} asked"
+    asked = (
+        "" if award.requested_credits == award.awarded_credits else f" of {hours_text(award.requested_credits)} asked"
+    )
     note(session, award.id, "granted", f"{terms_text(award)} granted{asked}", by, at)
 
 
-def _end_request(
-    session: Session, award_id: str, after: AwardState, reason: str, by: Actor, at: datetime
-) -> Award:
+def _end_request(session: Session, award_id: str, after: AwardState, reason: str, by: Actor, at: datetime) -> Award:
     award = locked(session, award_id)
     check_move(award.id, AwardState(award.state), after)
     award.state = after.value

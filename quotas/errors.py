@@ -16,6 +16,8 @@ QuotaError
 ├── RateRefused          a weight or tariff that would contradict what was held or charged, or another weight
 ├── RefundTooLarge       more than the job's charge minus earlier refunds
 ├── RefundDecided        the refund was posted or refused before
+├── ContractTooSmall     no contract of the site can give the hold's capacity
+├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 ├── TransferReused       one transfer id for two different movements
 └── AidRefused           State aid (docs/mission.md)
@@ -124,6 +126,24 @@ class SharesRefused(QuotaError):
     """The funding shares do not make a whole, or would change what is charged already."""
 
     code = "shares-refused"
+
+
+class ContractTooSmall(QuotaError):
+    """The site's contracts have less capacity left than the hold needs."""
+
+    code = "contract-too-small"
+
+
+class CeilingReached(QuotaError):
+    """More would be in use at one time than a quota allows."""
+
+    code = "ceiling-reached"
+
+
+class GpuClassUnknown(QuotaError):
+    """No weight is known for the GPU class at that time."""
+
+    code = "gpu-class-unknown"
 
 
 class HoldTooSmall(QuotaError):

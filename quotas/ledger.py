@@ -5,7 +5,7 @@ of their ids, so that two writers can never wait for each other and no balance i
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -13,22 +13,35 @@ from hashlib import sha256
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, Table, bindparam, insert, select, update
 from sqlmodel import Session
 
-from quotas.errors import AwardTooSmall, HoldTooSmall, ProgrammeTooSmall, QuotaError, TransferReused
+from quotas.errors import (
+    AwardTooSmall,
+    ContractTooSmall,
+    HoldTooSmall,
+    ProgrammeTooSmall,
+    QuotaError,
+    TransferReused,
+)
 from quotas.models import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
+from storage.database import insert_rows, update_column
 from storage.tables import microseconds
 
 GENESIS = "0" * 64
 TREASURY = "treasury:region"
 _PAIR = r"[a-z][a-z0-9_]*=[!#-&(-:<-\[\]-{}~]+"  # any printable ASCII but the space and "';\|
 _DETAILS = re.compile(f"{_PAIR}(;{_PAIR})*")
+CAPACITY = "treasury:contracts"
+"""Where the capacity of contracts comes from: below zero by as much as the Region has ever contracted."""
 
 _accounts: Table = Account.__table__  # type: ignore[attr-defined]
 _transfers: Table = Transfer.__table__  # type: ignore[attr-defined]
 _holds: Table = Hold.__table__  # type: ignore[attr-defined]
 _head: Table = ChainHead.__table__  # type: ignore[attr-defined]
+
+_locked_head = select(_head.c.sequence, _head.c.hash).with_for_update()
+_set_head = update(_head).values(sequence=bindparam("new_sequence"), hash=bindparam("new_hash"))
 
 _SHORT: dict[str, type[QuotaError]] = {
     "available": AwardTooSmall,
@@ -61,16 +74,40 @@ class Movement:
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """Credits taken out of a hold, on the award's side and on the contract's."""
+
+    amount: int
+    contract_amount: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A ceiling that a posting must stay under, counted under the chain head's lock."""
+
+    key: str
+    """Postings of one group whose guards have the same key are counted together."""
+    in_use: Select[Any]
+    """Selects one number: what is in use before the group."""
+    amount: int
+    ceiling: int
+    refusal: Callable[[int], QuotaError]
+    """Makes the refusal from what is in use."""
+
+
+@dataclass(frozen=True, slots=True)
 class Posting:
     """Movements that stand or fall together, with the rows that are written only if they stand."""
 
     movements: tuple[Movement, ...]
     holds: tuple[Mapping[str, Any], ...] = ()
     """New rows of `hold`."""
-    draws: Mapping[str, int] = field(default_factory=dict)
-    """Hold id → credits taken out of it."""
+    draws: Mapping[str, Draw] = field(default_factory=dict)
+    """By hold id."""
     rows: tuple[tuple[Table, Mapping[str, Any]], ...] = ()
     """Rows of the caller's own tables, written in this order."""
+    guards: tuple[Guard, ...] = ()
+    """Ceilings that refuse it."""
 
 
 class Done(Enum):
@@ -107,15 +144,15 @@ def open_ledger(session: Session) -> None:
     open_account(session, "treasury", "region")
 
 
-def lock_head(connection: Connection) -> tuple[int, str]:
-    """Take the lock of every movement, before any other of the money's rows; return the head's sequence and hash."""
-    row = connection.execute(select(_head.c.sequence, _head.c.hash).with_for_update()).one()
-    return row.sequence, row.hash
-
-
 def is_details(text: str) -> bool:
     """Say whether a text may be a transfer's details: no `|`, quote, backslash or control character, ASCII only."""
     return len(text) <= DETAILS_MAX and _DETAILS.fullmatch(text) is not None
+
+
+def lock_head(connection: Connection) -> tuple[int, str]:
+    """Take the lock of every movement, before any other of the money's rows; return the head's sequence and hash."""
+    row = connection.execute(_locked_head).one()
+    return row.sequence, row.hash
 
 
 def link_hash(previous_hash: str, sequence: int, movement: Movement, at: datetime) -> str:
@@ -160,8 +197,10 @@ class _Group:
         movements = [movement for posting in postings for movement in posting.movements]
         self._standing = self._standing_transfers([movement.id for movement in movements])
         self._kinds, self._balances = self._lock_accounts(movements)
+        self._two_sided: set[str] = set()
         self._remaining = self._remaining_of(chain.from_iterable(p.draws for p in postings))
         self._before = dict(self._balances)
+        self._in_use: dict[str, int] = {}
         self._accepted: list[Posting] = []
 
     def _standing_transfers(self, ids: Sequence[str]) -> dict[str, tuple[str, str, int]]:
@@ -183,11 +222,14 @@ class _Group:
                 kinds[row.id], balances[row.id] = row.kind, row.balance
         return kinds, balances
 
-    def _remaining_of(self, hold_ids: Iterable[str]) -> dict[str, int]:
-        remaining: dict[str, int] = {}
+    def _remaining_of(self, hold_ids: Iterable[str]) -> dict[str, Draw]:
+        columns = (_holds.c.id, _holds.c.remaining, _holds.c.contract_remaining)
+        remaining: dict[str, Draw] = {}
         for some in _chunks(sorted(set(hold_ids))):
-            rows = self._connection.execute(select(_holds.c.id, _holds.c.remaining).where(_holds.c.id.in_(some)))
-            remaining.update((row.id, row.remaining) for row in rows)
+            for row in self._connection.execute(select(*columns).where(_holds.c.id.in_(some))):
+                remaining[row.id] = Draw(row.remaining, row.contract_remaining or 0)
+                if row.contract_remaining is not None:
+                    self._two_sided.add(row.id)
         return remaining
 
     def decide(self, posting: Posting) -> Outcome:
@@ -204,43 +246,57 @@ class _Group:
         for movement in posting.movements:
             self._balances[movement.debit_id] -= movement.amount
             self._balances[movement.credit_id] += movement.amount
-        for hold_id, amount in posting.draws.items():
-            self._remaining[hold_id] -= amount
+        for hold_id, draw in posting.draws.items():
+            self._remaining[hold_id] = _less(self._remaining[hold_id], draw)
+        for guard in posting.guards:
+            self._in_use[guard.key] += guard.amount
         self._standing.update(ours)
         self._accepted.append(posting)
         return Done.POSTED
 
     def _refusal(self, posting: Posting) -> QuotaError | None:
+        return self._short(posting) or self._overdrawn(posting) or self._above_a_ceiling(posting)
+
+    def _short(self, posting: Posting) -> QuotaError | None:
         needed: dict[str, int] = {}
         for movement in posting.movements:
             needed[movement.debit_id] = needed.get(movement.debit_id, 0) + movement.amount
         for debit_id, amount in needed.items():
             kind = self._kinds[debit_id]
             if kind not in BELOW_ZERO_KINDS and self._balances[debit_id] < amount:
-                return _SHORT.get(kind, QuotaError)(f"{kind} has {self._balances[debit_id]} of {amount} credits")
-        for hold_id, amount in posting.draws.items():
-            if self._remaining.get(hold_id, 0) < amount:
-                return HoldTooSmall(f"the hold has {self._remaining.get(hold_id, 0)} of {amount} credits left")
+                return _short(kind, debit_id)(f"{kind} has {self._balances[debit_id]} of {amount} credits")
+        return None
+
+    def _overdrawn(self, posting: Posting) -> QuotaError | None:
+        for hold_id, draw in posting.draws.items():
+            left = self._remaining.get(hold_id, Draw(0))
+            if left.amount < draw.amount or left.contract_amount < draw.contract_amount:
+                return HoldTooSmall(f"the hold has {left} left, {draw} were to be drawn")
+        return None
+
+    def _above_a_ceiling(self, posting: Posting) -> QuotaError | None:
+        for guard in posting.guards:
+            if guard.key not in self._in_use:
+                self._in_use[guard.key] = self._connection.execute(guard.in_use).scalar_one()
+            if self._in_use[guard.key] + guard.amount > guard.ceiling:
+                return guard.refusal(self._in_use[guard.key])
         return None
 
     def write(self, at: datetime) -> None:
         """Write all that stands: transfers, holds, the callers' rows, each balance once, the head once."""
         if not self._accepted:
             return
-        self._insert(_transfers, self._links(at))
-        self._insert(_holds, [hold for posting in self._accepted for hold in posting.holds])
+        insert_rows(self._connection, _transfers, self._links(at))
+        insert_rows(self._connection, _holds, [hold for posting in self._accepted for hold in posting.holds])
         for table, rows in _by_table(self._accepted).items():
-            self._insert(table, rows)
-        self._update(
-            update(_accounts).where(_accounts.c.id == bindparam("key")).values(balance=bindparam("value")),
-            {id_: value for id_, value in sorted(self._balances.items()) if value != self._before[id_]},
-        )
-        drawn = {id_ for posting in self._accepted for id_ in posting.draws}
-        self._update(
-            update(_holds).where(_holds.c.id == bindparam("key")).values(remaining=bindparam("value")),
-            {id_: self._remaining[id_] for id_ in sorted(drawn)},
-        )
-        self._connection.execute(update(_head).values(sequence=self._sequence, hash=self._hash))
+            insert_rows(self._connection, table, rows)
+        changed = {id_: value for id_, value in sorted(self._balances.items()) if value != self._before[id_]}
+        update_column(self._connection, _accounts.c.balance, changed)
+        drawn = sorted({id_ for posting in self._accepted for id_ in posting.draws})
+        update_column(self._connection, _holds.c.remaining, {id_: self._remaining[id_].amount for id_ in drawn})
+        sides = {id_: self._remaining[id_].contract_amount for id_ in drawn if id_ in self._two_sided}
+        update_column(self._connection, _holds.c.contract_remaining, sides)
+        self._connection.execute(_set_head, {"new_sequence": self._sequence, "new_hash": self._hash})
 
     def _links(self, at: datetime) -> list[dict[str, Any]]:
         links = []
@@ -263,13 +319,15 @@ class _Group:
             )
         return links
 
-    def _insert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        if rows:
-            self._connection.execute(insert(table), rows)
 
-    def _update(self, statement: Any, values: Mapping[str, int]) -> None:
-        if values:
-            self._connection.execute(statement, [{"key": k, "value": v} for k, v in values.items()])
+def _short(kind: str, debit_id: str) -> type[QuotaError]:
+    if debit_id.startswith("available:ctr-"):
+        return ContractTooSmall
+    return _SHORT.get(kind, QuotaError)
+
+
+def _less(left: Draw, draw: Draw) -> Draw:
+    return Draw(left.amount - draw.amount, left.contract_amount - draw.contract_amount)
 
 
 def _by_table(postings: Iterable[Posting]) -> dict[Table, list[Mapping[str, Any]]]:

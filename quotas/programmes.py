@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, func, insert, select
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
@@ -266,33 +266,41 @@ def fund_award(session: Session, award: Award, programme: Programme) -> None:
     Raises:
         ProgrammeTooSmall: the budget has fewer unawarded credits; says how many.
     """
-    for kind in ("available", "held", "consumed", "overrun"):
-        open_account(session, kind, award.id)
-    draw_from_budget(session, award, programme, f"award/{award.id}", "award", award.proposed_credits, award.id)
+    session.flush()
+    open_award_accounts(session, [award.id])
+    draw_from_budget(session, award, programme, award_movement(award))
 
 
-def draw_from_budget(
-    session: Session,
-    award: Award,
-    programme: Programme,
-    transfer_id: str,
-    kind: str,
-    amount_credits: int,
-    reference_id: str,
-) -> None:
+def open_award_accounts(session: Session, award_ids: Sequence[str]) -> None:
+    """Open the four empty accounts of each award."""
+    kinds = ("available", "held", "consumed", "overrun")
+    rows = [
+        {"id": account_id(kind, id_), "kind": kind, "owner_id": id_, "unit": "credit", "balance": 0}
+        for id_ in award_ids
+        for kind in kinds
+    ]
+    session.execute(insert(Account), rows)
+
+
+def award_movement(award: Award) -> Movement:
+    """Return the movement that grants an award what is proposed for it."""
+    source, target = account_id("programme", award.budget_id), account_id("available", award.id)
+    return Movement(f"award/{award.id}", "award", source, target, award.proposed_credits, award.id)
+
+
+def draw_from_budget(session: Session, award: Award, programme: Programme, movement: Movement) -> None:
     """Move credits from the budget of an award to the award.
 
     Raises:
         ProgrammeTooSmall: the budget has fewer unawarded credits; says how many.
     """
-    source, target = account_id("programme", award.budget_id), account_id("available", award.id)
     try:
-        _move(session, transfer_id, kind, source, target, amount_credits, reference_id)
+        _post(session, movement)
     except ProgrammeTooSmall:
         left = unawarded_credits(session, award.budget_id)
         raise ProgrammeTooSmall(
             f"programme {programme.name} has {hours_text(left)} left to award, "
-            f"{hours_text(amount_credits)} were asked for",
+            f"{hours_text(movement.amount)} were asked for",
             remedy=f"award at most {hours_text(left)}",
         ) from None
 
@@ -356,8 +364,11 @@ def _fund(session: Session, id_: str, budget_id: str, amount_credits: int) -> No
 
 
 def _move(session: Session, id_: str, kind: str, debit_id: str, credit_id: str, amount: int, reference_id: str) -> None:
+    _post(session, Movement(id_, kind, debit_id, credit_id, amount, reference_id))
+
+
+def _post(session: Session, movement: Movement) -> None:
     session.flush()
-    movement = Movement(id_, kind, debit_id, credit_id, amount, reference_id)
     outcome = post(session.connection(), [Posting(movements=(movement,))], utcnow())[0]
     if isinstance(outcome, QuotaError):
         raise outcome

@@ -1,12 +1,26 @@
 """One door to the database, SQLite (WAL) or PostgreSQL: a read, or a write that commits once at the edge."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import (
+    Column,
+    Connection,
+    Dialect,
+    Engine,
+    Table,
+    TextClause,
+    bindparam,
+    create_engine,
+    event,
+    insert,
+    text,
+    update,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
@@ -109,3 +123,56 @@ def _begin_sqlite(connection: Connection) -> None:
     """Take the write lock at once: a read that turns into a write could only fail, not wait."""
     writes = connection.get_execution_options().get("idf_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all name the same columns; in one statement on PostgreSQL, whatever their number."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.execute(insert(table), rows)
+        return
+    names = tuple(rows[0])
+    statement, bind = _insert_statement(connection.dialect, table, names)
+    values = {name: [to(row[name]) for row in rows] for name, to in zip(names, bind, strict=True)}
+    connection.execute(statement, values)
+
+
+def update_column(connection: Connection, column: Column[int], values: Mapping[str, int]) -> None:
+    """Set an integer column of the rows with these ids; in one statement on PostgreSQL, whatever their number."""
+    if not values:
+        return
+    if connection.dialect.name == "sqlite":
+        table = column.table
+        one = update(table).where(table.c.id == bindparam("key")).values({column.name: bindparam("value")})
+        connection.execute(one, [{"key": key, "value": value} for key, value in values.items()])
+        return
+    connection.execute(_update_statement(column), {"keys": list(values), "values": list(values.values())})
+
+
+_Bound = Callable[[Any], Any]
+
+
+@lru_cache(maxsize=256)
+def _insert_statement(dialect: Dialect, table: Table, names: tuple[str, ...]) -> tuple[TextClause, tuple[_Bound, ...]]:
+    """Return an INSERT of as many rows as the arrays bound to it are long, and what binds each column's values."""
+    columns = ", ".join(f'"{name}"' for name in names)
+    # A type's length is left out of the cast, which would cut a longer text in silence: the column refuses it.
+    arrays = ", ".join(f"CAST(:{name} AS {table.c[name].type.compile(dialect).split('(')[0]}[])" for name in names)
+    statement = text(f'INSERT INTO "{table.name}" ({columns}) SELECT * FROM unnest({arrays})')  # noqa: S608
+    processors = (table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names)
+    return statement, tuple(processor or _same for processor in processors)
+
+
+@lru_cache(maxsize=64)
+def _update_statement(column: Column[int]) -> TextClause:
+    name = column.table.name
+    return text(
+        f'UPDATE "{name}" SET "{column.name}" = new.value '  # noqa: S608
+        "FROM unnest(CAST(:keys AS text[]), CAST(:values AS bigint[])) AS new(key, value) "
+        f'WHERE "{name}".id = new.key'
+    )
+
+
+def _same(value: Any) -> Any:
+    return value

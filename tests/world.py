@@ -145,6 +145,13 @@ class World:
     def enrol_site(self, **changes: Any) -> Any:
         return self.post("olga", "/sites", {**SITE, **changes})
 
+    def enter_contract(self, site: str = "teratec", gpu_class: str = "a100-80", hours: int = 5000, **more: Any) -> Any:
+        today = date.today()
+        days = {"start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=200))}
+        order = {"kind": "purchased", "order_number": "BC-2026-17"}
+        what = {"site": site, "gpu_class": gpu_class, "gpu_seconds": hours * 3600}
+        return self.post("marc", "/contracts", {**what, **days, **order, **more})
+
 
 @contextmanager
 def world(database_url: str, folder: Path, scheduler: Scheduler | None = None) -> Iterator[World]:
@@ -158,5 +165,6 @@ def world(database_url: str, folder: Path, scheduler: Scheduler | None = None) -
         made.enter_people()
         made.enter_projects()
         made.enrol_site()
+        made.enter_contract()
         yield made
     services.close()

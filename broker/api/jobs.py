@@ -27,15 +27,16 @@ from broker.api.pages import Cursor, Limit, after, page
 from broker.auth import project_role, project_roles, readable_project
 from broker.cancel import request_cancel
 from broker.dispatch import job_name
-from broker.errors import NotAllowed, NotFound
+from broker.errors import NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import ENDED, JobState
 from broker.memberships import LOG_READERS, SUBMITTERS
 from broker.models import JobEvent, Person, Project, Site
 from broker.moves import jobs
 from broker.progress import progress_in_detail, progress_of
-from broker.schemas import EventOut, JobDetail, JobIn, JobOut, Page, PlanOut, SiteIn, Slug, UsageOut
+from broker.schemas import EventOut, JobDetail, JobIn, JobOut, Page, PlanOut, SiteIn, Slug, UsageOut, WhyOut
 from broker.snapshots import require_snapshot
 from broker.submit import PLACEMENT_TRIES_MAX, hold, job_out, plan, plan_out
+from quotas.errors import QuotaError
 from quotas.writer import RowClash
 from storage.tables import utcnow
 
@@ -98,6 +99,19 @@ def dry_run(body: JobIn, at: At) -> PlanOut:
     at.question(body)
     with at.services.database.rows() as connection:
         return plan_out(plan(connection, at.caller, body, utcnow()))
+
+
+@router.post("/quota/why", response_model=WhyOut, openapi_extra=allow("engineer"), tags=["quota"])
+def why(body: JobIn, at: At) -> WhyOut:
+    """Say which budget, contract or ceiling would refuse a job, and what would pass."""
+    at.question(body)
+    with at.services.database.rows() as connection:
+        try:
+            decided = plan(connection, at.caller, body, utcnow())
+        except (PlacementRefused, QuotaError) as refusal:
+            said = {"code": refusal.code, "detail": refusal.detail, "remedy": refusal.remedy}
+            return WhyOut(passes=False, plan=None, **said)
+        return WhyOut(passes=True, plan=plan_out(decided), code=None, detail=None, remedy=None)
 
 
 @router.get("/jobs", openapi_extra=allow(*ANYBODY))

@@ -18,15 +18,23 @@ Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` 
 
 
 def after(
-    statement: Select[Any], column: Any, cursor: str | None, limit: int, *, newest_first: bool = False
+    statement: Select[Any],
+    column: Any,
+    cursor: str | None,
+    limit: int,
+    *,
+    newest_first: bool = False,
+    numbered: bool = False,
 ) -> Select[Any]:
     """Restrict a statement to the page that follows a cursor, and one row more, to know whether it is the last.
+
+    `numbered` says that the column holds numbers.
 
     Raises:
         BadRequest: the cursor is none of ours.
     """
     if cursor is not None:
-        last = _decoded(cursor)
+        last = _number(_decoded(cursor)) if numbered else _decoded(cursor)
         statement = statement.where(column < last if newest_first else column > last)
     return statement.order_by(column.desc() if newest_first else column).limit(limit + 1)
 
@@ -45,5 +53,15 @@ def _decoded(cursor: str) -> str:
     except (BadBase64, ValueError):
         last = ""
     if not last.isprintable() or not last:
-        raise BadRequest("the cursor is none that this service gave", "leave the cursor out to begin anew")
+        raise _not_ours()
     return last
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise _not_ours()
+    return int(text)
+
+
+def _not_ours() -> BadRequest:
+    return BadRequest("the cursor is none that this service gave", "leave the cursor out to begin anew")

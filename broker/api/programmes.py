@@ -12,6 +12,8 @@ from broker.schemas import (
     BudgetIn,
     BudgetOut,
     Page,
+    PolicyChange,
+    PolicyPlanOut,
     ProgrammeIn,
     ProgrammeOut,
     SharesIn,
@@ -83,6 +85,19 @@ def set_policy(name: Slug, body: ProgrammePolicy, at: At) -> Response:
         return programme_out(session, programme)
 
     return at.once(body, act, status=200)
+
+
+@router.post("/programmes/{name}/policy/plan", response_model=PolicyPlanOut, openapi_extra=allow("manager"))
+def plan_policy(name: Slug, body: ProgrammePolicy, at: At) -> PolicyPlanOut:
+    """Say what a new policy would change, without putting it in force."""
+    at.question(body)
+    with at.read() as session:
+        before = policy_of(named(session, Programme, name)).model_dump(mode="json")
+    after = body.model_dump(mode="json")
+    changed = [field for field in after if after[field] != before[field]]
+    return PolicyPlanOut(
+        changes=[PolicyChange(name=field, before=before[field], after=after[field]) for field in changed]
+    )
 
 
 @router.post("/programmes/{name}/budgets", status_code=201, response_model=ProgrammeOut, openapi_extra=allow("manager"))

@@ -32,6 +32,8 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0
 """A name that is typed: lower case letters, digits and hyphens, at most 40."""
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_plain_text)]
 """A name that is only shown."""
+Sentences = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_is_plain_text)]
+"""A reason, a remark: a few sentences in one line."""
 Text = Annotated[str, AfterValidator(_has_no_nul)]
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
 """An opaque id of ours."""
@@ -52,6 +54,16 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class RowFault(BaseModel):
+    """One reason why a row of a file is refused, and what would pass; line 1 is the header."""
+
+    line: int
+    column: str | None
+    """None: the row as a whole."""
+    rule: str
+    remedy: str | None = None
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details: which rule refused it (`code`) and what would make it pass (`remedy`)."""
 
@@ -61,6 +73,8 @@ class Problem(BaseModel):
     code: str
     detail: str
     remedy: str | None = None
+    rows: list[RowFault] | None = None
+    """Of a file that was refused: all that is wrong with its rows."""
 
 
 class Page(BaseModel, Generic[T]):

@@ -78,6 +78,8 @@ class PlanOut(BaseModel):
     held_credits: int
     available_credits: int
     """Of that award, before the hold."""
+    contract: str
+    """Whose capacity at the site it would use."""
     notices: list[str]
 
 

@@ -1,7 +1,7 @@
 """Programmes: policy, budgets by period, funding shares by date."""
 
 from datetime import date, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -55,6 +55,20 @@ class ProgrammeIn(ProgrammePolicy):
     def policy(self) -> ProgrammePolicy:
         """Return the policy alone."""
         return ProgrammePolicy(**{name: getattr(self, name) for name in ProgrammePolicy.model_fields})
+
+
+class PolicyChange(BaseModel):
+    """One field of a policy, in force and as it would be."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+class PolicyPlanOut(BaseModel):
+    """What a new policy would change."""
+
+    changes: list[PolicyChange]
 
 
 class BudgetOut(BaseModel):

@@ -2,7 +2,20 @@
 
 from quotas.models.aid import AidDeclaration, AidDeclared, AidLine
 from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
-from quotas.models.ledger import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
+from quotas.models.ceilings import (
+    Ceiling,
+)
+from quotas.models.contracts import (
+    Contract,
+)
+from quotas.models.ledger import (
+    BELOW_ZERO_KINDS,
+    DETAILS_MAX,
+    Account,
+    ChainHead,
+    Hold,
+    Transfer,
+)
 from quotas.models.programmes import FundingShare, Programme, ProgrammeBudget, ProgrammePolicyVersion
 from quotas.models.rates import GpuClass, Tariff
 from quotas.models.refunds import Refund
@@ -19,7 +32,9 @@ __all__ = [
     "AwardChange",
     "AwardEvent",
     "AwardOutcome",
+    "Ceiling",
     "ChainHead",
+    "Contract",
     "FundingShare",
     "GpuClass",
     "Hold",

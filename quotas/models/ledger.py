@@ -71,6 +71,14 @@ class Hold(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("remaining >= 0 AND remaining <= amount", name="remaining_within_amount"),
         CheckConstraint("weight_thousandths > 0", name="weight_positive"),
+        CheckConstraint(
+            "contract_remaining >= 0 AND contract_remaining <= contract_amount", name="contract_remaining_within_amount"
+        ),
+        CheckConstraint(
+            "(contract_id IS NULL) = (contract_amount IS NULL) AND (contract_id IS NULL) = (contract_remaining IS NULL)"
+            " AND (contract_id IS NULL) = (contract_weight_thousandths IS NULL)",
+            name="contract_whole",
+        ),
     )
 
     id: str = Field(primary_key=True, max_length=32)
@@ -80,3 +88,11 @@ class Hold(SQLModel, table=True):
     remaining: int = Field(sa_column=Column(BIG, nullable=False))
     weight_thousandths: int = Field(sa_column=Column(BIG, nullable=False))
     """Frozen here; the charge uses this one (docs/rules.md)."""
+    contract_id: str | None = Field(
+        default=None, sa_column=Column(String(32), ForeignKey("contract.id"), nullable=True, index=True)
+    )
+    """None for a hold made before there were contracts."""
+    contract_amount: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    contract_remaining: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    contract_weight_thousandths: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    """That of the contract's signing."""

@@ -146,7 +146,7 @@ class Region:
         today = date.today()
         days = ("--from", str(today - timedelta(days=1)), "--to", str(today + timedelta(days=90)))
         yield ("marc", "class", "add", GPU_CLASS, "--weight", "2", "--from", "2026-01-01")
-        budget = ("--budget", "30000h", "--default-time", "30")
+        budget = ("--budget", "30000h", "--default-time", "30", "--from", "2026-01-01", "--to", "2099-12-31")
         yield ("marc", "programme", "open", PROGRAMME, "--kind", "pack-ia", *budget)
         for project, (organisation, person) in PROJECTS.items():
             yield ("marc", "org", "add", organisation)
@@ -155,6 +155,8 @@ class Region:
             yield ("marc", "project", "join", project, person)
             yield ("marc", "award", "grant", project, award, *days)
         yield ("olga", "site", "add", str(self.write_site()))
+        bought = ("--order", "BC-2026-17", "--price", "9000", "--price-with-tax", "10800")
+        yield ("marc", "contract", "add", self.cluster.name, GPU_CLASS, "50000h", *days, *bought)
 
     def write_site(self) -> Path:
         """Write the site's enrolment as an operator would."""

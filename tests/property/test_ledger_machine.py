@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from broker.schema_version import migrate_to
 from quotas.balances import Balances, balances_of
 from quotas.errors import AwardTooSmall
-from quotas.holds import open_hold, release, settle
+from quotas.holds import HoldLeft, Side, open_hold, release, settle
 from quotas.invariants import broken
 from quotas.ledger import Done, Outcome, Posting, post
 from quotas.policy import ProgrammePolicy
@@ -58,11 +58,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self.done.append(posting)
         return outcome
 
+    def _left(self, job_id: str) -> HoldLeft:
+        return HoldLeft(job_id, Side(self.award_id, self.remaining[job_id], 1000))
+
     @rule(target=holds, amount=amounts)
     def hold(self, amount: int) -> str:
         self.count += 1
         job_id = f"job-{self.count}"
-        outcome = self._post(open_hold(job_id, self.award_id, amount, 1000))
+        outcome = self._post(open_hold(job_id, Side(self.award_id, amount, 1000), None))
         if amount > self.available:
             assert isinstance(outcome, AwardTooSmall)
             self.remaining[job_id] = 0
@@ -76,16 +79,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, job_id: str, charge: int) -> None:
         self.count += 1
         left = self.remaining[job_id]
-        assert self._post(settle(job_id, self.award_id, left, charge, f"{job_id}/{self.count}")) is Done.POSTED
+        assert self._post(settle(self._left(job_id), charge, 0, f"{job_id}/{self.count}")) is Done.POSTED
         self.remaining[job_id] -= min(left, charge)
         self.consumed += charge
         self.overrun += max(0, charge - left)
 
     @rule(job_id=consumes(holds))
     def release(self, job_id: str) -> None:
-        left = self.remaining.pop(job_id)
-        self._post(release(job_id, self.award_id, left))
-        self.available += left
+        self._post(release(self._left(job_id)))
+        self.available += self.remaining.pop(job_id)
 
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:

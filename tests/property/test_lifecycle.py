@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from accounting.meter import EndedAttempt, Owner, meter
 from broker.lifecycle import ENDED, JobState, is_legal
-from quotas.amounts import CREDITS_PER_HOUR, credits_of, day_start, hold_credits, hours_text, period
+from quotas.amounts import CREDITS_PER_HOUR, credits_of, day_start, hours_text, period
+from quotas.holds import HoldLeft, Side
 from storage.tables import from_microseconds, microseconds
 
 PARIS = ZoneInfo("Europe/Paris")
@@ -52,7 +53,6 @@ def test_nothing_reaches_a_site_without_its_intent_written() -> None:
 @given(st.integers(0, 4096), st.integers(0, 2_592_000), st.integers(1, 1_000_000))
 def test_a_charge_is_gpus_times_seconds_times_weight(gpus: int, elapsed_s: int, weight: int) -> None:
     assert credits_of(gpus, elapsed_s, weight) == gpus * elapsed_s * weight < 2**63
-    assert hold_credits(gpus, elapsed_s, 60, weight) - credits_of(gpus, elapsed_s, weight) == gpus * 60 * weight
 
 
 @given(st.integers(), st.integers(), st.integers())
@@ -69,10 +69,18 @@ def test_a_charge_splits_into_what_the_hold_covers_and_the_overrun(
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     owner = Owner("job-1", "awd-1", "prj-1", "prg-1", "sit-1", "a100-80", weight)
     attempt = EndedAttempt("key", "succeeded", "COMPLETED", gpus, elapsed_s, moment, moment)
-    metered = meter(owner, attempt, remaining, moment)
+    left = HoldLeft("job-1", Side("awd-1", remaining, weight), Side("ctr-1", remaining, weight + 1))
+    metered = meter(owner, attempt, left, moment)
     by_kind = {movement.kind: movement.amount for movement in metered.posting.movements}
-    assert sum(by_kind.values()) == metered.charge == gpus * elapsed_s * weight
-    assert by_kind.get("settle", 0) == min(metered.charge, remaining) == remaining - metered.remaining
+    for prefix, before, after, w in (
+        ("", left.award, metered.left.award, weight),
+        ("contract-", left.contract, metered.left.contract, weight + 1),
+    ):
+        charge = gpus * elapsed_s * w
+        settled, overrun = by_kind.get(f"{prefix}settle", 0), by_kind.get(f"{prefix}overrun", 0)
+        assert settled + overrun == charge
+        assert settled == min(charge, remaining) == before.amount - after.amount
+    assert metered.charge == gpus * elapsed_s * weight
     assert all(amount > 0 for amount in by_kind.values())
 
 

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from broker.aid_settings import REGISTER_COLUMNS, AidSettings
 from broker.settings import CONFIG_VARIABLE, Settings, read_settings
 
+ONE = {"from": "2024-01-01", "ceiling_euros": 1, "years": 3, "source": "x"}
+
 
 def test_the_default_is_the_regulation_in_force() -> None:
     settings = AidSettings()
@@ -46,11 +48,11 @@ def test_an_older_regulation_stands_beside_it(tmp_path: Path, monkeypatch: pytes
         ({"register_columns": {"siern": "SIREN"}}, "no field siern"),
         ({"register_columns": {}}, "at least 1"),
         ({"declaration_days": -1}, "greater than or equal to 0"),
-        ({"ceilings": [{"from": "2024-01-01", "ceiling_euros": 0.5, "years": 3, "source": "x"}]}, "integer"),
-        ({"ceilings": [{"from": "2024-01-01", "ceiling_euros": 1, "years": 0, "source": "x"}]}, "greater than"),
+        ({"ceilings": [{**ONE, "ceiling_euros": 0.5}]}, "integer"),
+        ({"ceilings": [{**ONE, "years": 0}]}, "greater than"),
         ({"ceilings": [{"from": "2024-01-01", "ceiling_euros": 1, "years": 3}]}, "source"),
         (
-            {"ceilings": [{"from": "2024-01-02", "until": "2024-01-01", "ceiling_euros": 1, "years": 3, "source": "x"}]},
+            {"ceilings": [{**ONE, "from": "2024-01-02", "until": "2024-01-01"}]},
             "until lies before from",
         ),
     ],

@@ -14,7 +14,7 @@ from sqlmodel import Session, select
 from broker.models import Organisation
 from quotas.balances import Balances, balances_of
 from quotas.errors import AwardTooSmall, HoldTooSmall, ProgrammeTooSmall, QuotaError, TransferReused
-from quotas.holds import open_hold, release, settle
+from quotas.holds import HoldLeft, Side, open_hold, release, settle
 from quotas.invariants import broken
 from quotas.ledger import GENESIS, Done, Movement, Posting, link_hash, post
 from quotas.models import Account, Award, Transfer
@@ -78,17 +78,21 @@ def test_award_above_the_budget_is_refused_with_what_is_left(database: Database)
 
 def test_hold_settle_release(database: Database) -> None:
     award_id = award_of(database, 100 * HOUR)
-    assert posted(database, open_hold("job-1", award_id, 10 * HOUR, 2000)) == [Done.POSTED]
+    assert posted(database, open_hold("job-1", Side(award_id, 10 * HOUR, 2000), None)) == [Done.POSTED]
     assert balances(database, award_id) == Balances(90 * HOUR, 10 * HOUR, 0, 0)
-    posted(database, settle("job-1", award_id, 10 * HOUR, 3 * HOUR, "job-1/a"), release("job-1", award_id, 7 * HOUR))
+    posted(
+        database,
+        settle(HoldLeft("job-1", Side(award_id, 10 * HOUR, 2000)), 3 * HOUR, 0, "job-1/a"),
+        release(HoldLeft("job-1", Side(award_id, 7 * HOUR, 2000))),
+    )
     assert balances(database, award_id) == Balances(97 * HOUR, 0, 3 * HOUR, 0)
     assert faults(database) == []
 
 
 def test_what_goes_beyond_the_hold_is_in_plain_sight(database: Database) -> None:
     award_id = award_of(database, 100 * HOUR)
-    posted(database, open_hold("job-1", award_id, 10 * HOUR, 2000))
-    posted(database, settle("job-1", award_id, 10 * HOUR, 12 * HOUR, "job-1/a"))
+    posted(database, open_hold("job-1", Side(award_id, 10 * HOUR, 2000), None))
+    posted(database, settle(HoldLeft("job-1", Side(award_id, 10 * HOUR, 2000)), 12 * HOUR, 0, "job-1/a"))
     assert balances(database, award_id) == Balances(90 * HOUR, 0, 12 * HOUR, overrun=2 * HOUR)
     assert faults(database) == []
 
@@ -96,20 +100,20 @@ def test_what_goes_beyond_the_hold_is_in_plain_sight(database: Database) -> None
 @pytest.mark.parametrize("order", [(4, 9), (9, 4)])
 def test_order_of_attempts_does_not_matter(database: Database, order: tuple[int, int]) -> None:
     award_id = award_of(database, 100 * HOUR)
-    posted(database, open_hold("job-1", award_id, 10 * HOUR, 2000))
+    posted(database, open_hold("job-1", Side(award_id, 10 * HOUR, 2000), None))
     remaining = 10 * HOUR
     for hours in order:
-        posted(database, settle("job-1", award_id, remaining, hours * HOUR, f"job-1/{hours}"))
+        posted(database, settle(HoldLeft("job-1", Side(award_id, remaining, 2000)), hours * HOUR, 0, f"job-1/{hours}"))
         remaining = max(0, remaining - hours * HOUR)
     assert balances(database, award_id) == Balances(90 * HOUR, 0, 13 * HOUR, overrun=3 * HOUR)
 
 
 def test_replay_is_a_no_op(database: Database) -> None:
     award_id = award_of(database, 100 * HOUR)
-    hold = open_hold("job-1", award_id, 10 * HOUR, 2000)
+    hold = open_hold("job-1", Side(award_id, 10 * HOUR, 2000), None)
     assert posted(database, hold, hold) == [Done.POSTED, Done.REPLAYED]
     assert posted(database, hold) == [Done.REPLAYED]
-    charge = settle("job-1", award_id, 10 * HOUR, 3 * HOUR, "job-1/a")
+    charge = settle(HoldLeft("job-1", Side(award_id, 10 * HOUR, 2000)), 3 * HOUR, 0, "job-1/a")
     assert posted(database, charge, charge) == [Done.POSTED, Done.REPLAYED]
     assert balances(database, award_id) == Balances(90 * HOUR, 7 * HOUR, 3 * HOUR, 0)
     assert faults(database) == []
@@ -117,8 +121,8 @@ def test_replay_is_a_no_op(database: Database) -> None:
 
 def test_one_id_for_two_movements_is_refused(database: Database) -> None:
     award_id = award_of(database, 100 * HOUR)
-    posted(database, open_hold("job-1", award_id, 10 * HOUR, 2000))
-    [outcome] = posted(database, open_hold("job-1", award_id, 11 * HOUR, 2000))
+    posted(database, open_hold("job-1", Side(award_id, 10 * HOUR, 2000), None))
+    [outcome] = posted(database, open_hold("job-1", Side(award_id, 11 * HOUR, 2000), None))
     assert isinstance(outcome, TransferReused)
 
 
@@ -126,9 +130,9 @@ def test_a_refused_posting_leaves_its_group_alone(database: Database) -> None:
     award_id = award_of(database, 10 * HOUR)
     outcomes = posted(
         database,
-        open_hold("job-1", award_id, 6 * HOUR, 2000),
-        open_hold("job-2", award_id, 6 * HOUR, 2000),
-        open_hold("job-3", award_id, 4 * HOUR, 2000),
+        open_hold("job-1", Side(award_id, 6 * HOUR, 2000), None),
+        open_hold("job-2", Side(award_id, 6 * HOUR, 2000), None),
+        open_hold("job-3", Side(award_id, 4 * HOUR, 2000), None),
     )
     assert outcomes[0] is Done.POSTED
     assert isinstance(outcomes[1], AwardTooSmall)
@@ -149,8 +153,12 @@ def test_a_posting_of_two_movements_stands_or_falls_whole(database: Database) ->
 
 def test_no_more_is_drawn_than_the_hold_has(database: Database) -> None:
     award_id = award_of(database, 100 * HOUR)
-    posted(database, open_hold("job-1", award_id, 1 * HOUR, 2000), open_hold("job-2", award_id, 9 * HOUR, 2000))
-    [outcome] = posted(database, release("job-1", award_id, 2 * HOUR))
+    posted(
+        database,
+        open_hold("job-1", Side(award_id, 1 * HOUR, 2000), None),
+        open_hold("job-2", Side(award_id, 9 * HOUR, 2000), None),
+    )
+    [outcome] = posted(database, release(HoldLeft("job-1", Side(award_id, 2 * HOUR, 2000))))
     assert isinstance(outcome, HoldTooSmall)
     assert faults(database) == []
 
@@ -175,7 +183,7 @@ def test_the_database_itself_refuses_a_negative_balance(database: Database) -> N
 )
 def test_tampering_is_found(database: Database, tampering: str, found: str) -> None:
     award_id = award_of(database, 100 * HOUR)
-    posted(database, open_hold("job-1", award_id, 10 * HOUR, 2000))
+    posted(database, open_hold("job-1", Side(award_id, 10 * HOUR, 2000), None))
     assert faults(database) == []
     with database.write() as session:
         session.execute(text(tampering))
@@ -189,7 +197,7 @@ def test_writer_never_overspends_under_concurrency(database: Database) -> None:
     lock = threading.Lock()
 
     def submit(number: int) -> None:
-        outcome = writer.post(open_hold(f"job-{number}", award_id, HOUR, 1000))
+        outcome = writer.post(open_hold(f"job-{number}", Side(award_id, HOUR, 1000), None))
         with lock:
             outcomes[outcome.name if isinstance(outcome, Done) else outcome.code] += 1
 
@@ -210,7 +218,7 @@ def test_writer_names_the_one_whose_row_clashes(database: Database) -> None:
 
     def hold(number: int) -> Posting:
         row = {"id": f"org-{number}", "name": f"name-{number % 3}", "created_at": utcnow()}
-        return open_hold(f"job-{number}", award_id, HOUR, 1000, rows=((table, row),))
+        return open_hold(f"job-{number}", Side(award_id, HOUR, 1000), None, rows=((table, row),))
 
     writer = LedgerWriter(database)
     assert writer.post(hold(0)) is Done.POSTED
@@ -243,7 +251,7 @@ def test_a_closed_writer_refuses(database: Database) -> None:
 def test_refusals_are_outcomes_not_exceptions(database: Database) -> None:
     award_id = award_of(database, HOUR)
     with database.write() as session:
-        [outcome] = post(session.connection(), [open_hold("job-1", award_id, 2 * HOUR, 1000)], utcnow())
+        [outcome] = post(session.connection(), [open_hold("job-1", Side(award_id, 2 * HOUR, 1000), None)], utcnow())
         assert isinstance(outcome, QuotaError)
         assert isinstance(session, Session)
 

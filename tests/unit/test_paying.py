@@ -16,7 +16,8 @@ def payer(name: str, *, ends_in_s: int, available: int = 100 * HOUR, begins_in_s
 
 
 def need(held: int = HOUR, time_limit_s: int = 3600) -> Need:
-    return Need("vision", held, time_limit_s, NOW)
+    """A job of one GPU and no grace that holds so much."""
+    return Need("vision", 1, held // time_limit_s, time_limit_s, 0, NOW)
 
 
 def test_the_one_that_ends_first_pays() -> None:

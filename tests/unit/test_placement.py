@@ -6,7 +6,7 @@ import pytest
 from world import SITE
 
 from broker.errors import PlacementRefused
-from broker.placement import SiteFacts, place
+from broker.placement import SiteFacts, none_left, options
 from broker.schemas import JobIn, SiteIn
 
 WEIGHTS = {"a100-80": 2000, "v100-32": 1000, "h100-80": 4000}
@@ -22,13 +22,13 @@ def job(**changes: Any) -> JobIn:
 
 
 def placed(wanted: JobIn, *sites: SiteFacts, confidentiality: str = "internal") -> tuple[str, str, str]:
-    found = place(wanted, confidentiality, sites, WEIGHTS)
+    found = options(wanted, confidentiality, sites, WEIGHTS)[0][0]
     return found.site.settings.name, found.gpu_class, found.account
 
 
 def refusal(wanted: JobIn, *sites: SiteFacts, confidentiality: str = "internal") -> PlacementRefused:
     with pytest.raises(PlacementRefused) as caught:
-        place(wanted, confidentiality, sites, WEIGHTS)
+        raise none_left(options(wanted, confidentiality, sites, WEIGHTS)[1])
     return caught.value
 
 

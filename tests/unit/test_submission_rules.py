@@ -86,7 +86,7 @@ def test_an_award_that_cannot_pay_says_both_sums(region: World) -> None:
     assert (problem["status"], problem["code"]) == (422, "award-too-small")
     assert "would hold 384.266 h" in problem["detail"]
     assert "vision has 100 h available" in problem["detail"]
-    assert "fewer GPUs" in problem["remedy"]
+    assert problem["remedy"].startswith("--time ")
     assert untouched(region)
 
 
@@ -119,6 +119,8 @@ def test_a_gpu_class_that_the_site_lacks(region: World) -> None:
 def test_several_gpu_classes_leave_a_choice(region: World) -> None:
     region.post("marc", "/gpu-classes", {"name": "v100-32", "weight_thousandths": 1000, "valid_from": "2026-01-01"})
     region.enrol_site(name="second", gpu_types={"a100-80": "a100", "v100-32": "v100"})
+    for gpu_class in ("a100-80", "v100-32"):
+        region.enter_contract("second", gpu_class)
     problem = region.refused(site="second")
     assert problem["code"] == "placement-refused"
     assert "several GPU classes: v100-32, a100-80" in problem["detail"]
@@ -165,6 +167,7 @@ def test_a_shared_site_takes_public_data_only(region: World) -> None:
 
 def test_no_free_project_account(region: World) -> None:
     region.enrol_site(name="small", accounts=["idf009"])
+    region.enter_contract("small")
     region.submit("ines", site="small")
     problem = region.refused("paul", project="voice", site="small")
     assert problem["detail"] == "site small has no free project account"

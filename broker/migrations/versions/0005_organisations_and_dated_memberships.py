@@ -13,7 +13,7 @@ from broker.migrations import kept
 from storage.tables import UtcTime, microseconds, new_id, utcnow
 
 revision = "0005"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

@@ -6,6 +6,7 @@ say what was true: all paid by the Region.
 """
 
 import json
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -107,7 +108,7 @@ def _make_tables() -> None:
 def _convert() -> None:
     """Give each programme that release 0001 opened a policy, a budget and shares."""
     known = {id_ for (id_,) in _rows("SELECT DISTINCT programme_id FROM programme_policy")}
-    funded = dict(
+    funded: dict[str, int] = dict(
         _rows("SELECT reference_id, SUM(amount) FROM ledger_transfer WHERE kind = 'fund' GROUP BY reference_id")
     )
     for id_, kind, limit_s, created_us in _rows("SELECT id, kind, default_time_limit_s, created_at FROM programme"):
@@ -154,7 +155,7 @@ def _programmes_without_own_account() -> None:
              "(:account, 'programme', :id, 'credit', 0)", account=f"programme:{id_}", id=id_)  # fmt: skip
 
 
-def _rows(statement: str) -> list[tuple[object, ...]]:
+def _rows(statement: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in op.get_bind().execute(sa.text(statement))]
 
 
@@ -162,7 +163,7 @@ def _run(statement: str, **values: object) -> None:
     op.get_bind().execute(sa.text(statement), values)
 
 
-def _json(value: object) -> dict[str, int]:
+def _json(value: Any) -> dict[str, Any]:
     """SQLite gives JSON as text, PostgreSQL's driver as a value."""
-    found: dict[str, int] = json.loads(value) if isinstance(value, str) else value  # type: ignore[assignment]
+    found: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
     return found

@@ -6,6 +6,7 @@ who asked is not known. One whose end has passed is expiring: what it has left g
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.operations import BatchOperations
 
 from broker.migrations import kept
 from storage.tables import BIG, UtcTime, microseconds, utcnow
@@ -61,7 +62,7 @@ def downgrade() -> None:
             batch_op.drop_column(column)
 
 
-def _add_columns(batch_op: op.batch_alter_table) -> None:  # type: ignore[valid-type]
+def _add_columns(batch_op: BatchOperations) -> None:
     batch_op.add_column(sa.Column("state", sa.String(length=16), nullable=True))
     batch_op.add_column(sa.Column("budget_id", sa.String(length=32), nullable=True))
     batch_op.add_column(sa.Column("requested_credits", BIG, nullable=True))
@@ -91,7 +92,7 @@ def _convert() -> None:
     )
 
 
-def _bind_columns(batch_op: op.batch_alter_table) -> None:  # type: ignore[valid-type]
+def _bind_columns(batch_op: BatchOperations) -> None:
     for name, type_ in (
         ("state", sa.String(length=16)), ("budget_id", sa.String(length=32)), ("requested_credits", BIG),
         ("proposed_credits", BIG), ("requested_at", UtcTime()),

@@ -16,6 +16,8 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
     if not hasattr(command, "commands"):
         yield path, command
         return
+    if command.invoke_without_command and path:
+        yield path, command
     for name, child in command.commands.items():
         yield from leaves(child, (*path, name))
 

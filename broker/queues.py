@@ -1,0 +1,88 @@
+"""Quotas on jobs: how many may wait and how many GPUs may run at once, counted where a job is taken in or sent.
+
+A job that a site has counts with all its GPUs, whether it runs or waits there: it may start at any moment.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+from sqlmodel import Session, col
+
+from broker.lifecycle import JobState
+from broker.models import Project, Site
+from broker.moves import change_jobs, jobs
+from quotas.ceilings import SCOPES, Limit, Scope, limits_of, reached
+from quotas.ledger import Guard
+from quotas.models import Programme
+
+WAITING = (JobState.HELD.value, JobState.DISPATCHING.value, JobState.QUEUED.value)
+AT_SITE = (JobState.DISPATCHING.value, JobState.QUEUED.value, JobState.RUNNING.value)
+_NAMED: dict[str, Any] = {"project": Project, "programme": Programme, "site": Site}
+
+
+def queue_guards(limits: Sequence[Limit], names: Mapping[Scope, str]) -> tuple[Guard, ...]:
+    """Return what keeps one more job from being taken in where as many wait as may."""
+    return tuple(_guard(limit, names[limit.scope]) for limit in limits if limit.what == "jobs_queued")
+
+
+def _guard(limit: Limit, name: str) -> Guard:
+    key = f"{limit.scope}/{limit.scope_id}/{limit.what}"
+    return Guard(key, jobs_waiting(limit), 1, limit.amount, lambda in_use: reached(limit, name, in_use, 1))
+
+
+def jobs_waiting(limit: Limit) -> Select[Any]:
+    """Select how many jobs of a ceiling's scope wait."""
+    return select(func.count()).where(_owner(limit) == limit.scope_id, jobs.c.state.in_(WAITING))
+
+
+def gpus_at_sites(limit: Limit) -> Select[Any]:
+    """Select how many GPUs the jobs of a ceiling's scope have at sites."""
+    total = func.coalesce(func.sum(jobs.c.gpus), 0)
+    return select(total).where(_owner(limit) == limit.scope_id, jobs.c.state.in_(AT_SITE))
+
+
+def ceiling_use(session: Session, limit: Limit) -> int | None:
+    """Return what is in use under a ceiling now; None for bytes, which nothing counts yet."""
+    counts = {"gpus_running": gpus_at_sites, "jobs_queued": jobs_waiting}
+    count = counts.get(limit.what)
+    return None if count is None else int(session.execute(count(limit)).scalar_one())
+
+
+def within_ceilings(session: Session, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Keep the jobs that may be sent now, oldest first; the others go on waiting and say why."""
+    owners = sorted({(scope, getattr(row, f"{scope}_id")) for row in rows for scope in SCOPES})
+    limits = [limit for limit in limits_of(session.connection(), owners, lock=True) if limit.what == "gpus_running"]
+    if not limits:
+        return list(rows)
+    room = {limit: limit.amount - session.execute(gpus_at_sites(limit)).scalar_one() for limit in limits}
+    taken = []
+    for row in rows:
+        own = [limit for limit in limits if getattr(row, f"{limit.scope}_id") == limit.scope_id]
+        full = next((limit for limit in own if room[limit] < row.gpus), None)
+        if full is None:
+            taken.append(row)
+            room |= {limit: room[limit] - row.gpus for limit in own}
+        else:
+            _say_why(session, row, full, full.amount - room[full])
+    return taken
+
+
+def _say_why(session: Session, row: Row[Any], limit: Limit, in_use: int) -> None:
+    owner = owner_name(session.connection(), limit)
+    reason = f"waits: {limit.scope} {owner} may have {limit.amount} GPUs at once, {in_use} are in use"
+    if row.reason != reason:
+        change_jobs(session, [(row.id, {"reason": reason})])
+
+
+def owner_name(connection: Connection, limit: Limit) -> str:
+    """Return what people know a ceiling's owner by: its name, an award's id."""
+    model = _NAMED.get(limit.scope)
+    if model is None:
+        return limit.scope_id
+    name: str = connection.execute(select(col(model.name)).where(col(model.id) == limit.scope_id)).scalar_one()
+    return name
+
+
+def _owner(limit: Limit) -> Any:
+    return jobs.c[f"{limit.scope}_id"]
