@@ -24,6 +24,9 @@ from quotas.models import AidDeclaration, AidLine, Award, Programme
 from quotas.programmes import policy_of, shares_of, weights
 from quotas.rates import tariffs
 
+GrantKind = Literal["grant", "supplement", "transfer"]
+"""A grant itself, more of it, or what came from another award."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -43,11 +46,12 @@ def count_grant(
     award: Award,
     amount_credits: int,
     at: datetime,
-    kind: Literal["grant", "supplement", "transfer"] = "grant",
+    kind: GrantKind = "grant",
 ) -> AidLine | None:
     """Count credits that an award gets at a moment, in the transaction that grants them; None where they are no aid.
 
-    A supplement and a transfer count as much as a grant does; they rest on the award's act.
+    A supplement and a transfer count as much as a grant does; they rest on the award's act. Of a transfer, first
+    `take_back` from the giver: both may be one undertaking's.
 
     Raises:
         AidRefused: the rule, with the arithmetic; the transaction is then undone.
@@ -72,18 +76,6 @@ def count_grant(
         granted_at=at,
     )
     return aid.count(session, wanted, rules)
-
-
-def count_transfer(
-    session: Session, rules: AidRules, giver: Award, receiver: Award, amount_credits: int, reason: str, at: datetime
-) -> AidLine | None:
-    """Count credits that go from one award to another: the giver's aid is lowered first, then the receiver's counted.
-
-    Raises:
-        AidRefused: the receiver's undertaking would pass its ceiling, or something is missing.
-    """
-    take_back(session, giver, amount_credits, reason, at)
-    return count_grant(session, rules, receiver, amount_credits, at, "transfer")
 
 
 def take_back(session: Session, award: Award, amount_credits: int, reason: str, at: datetime) -> list[AidLine]:

@@ -1,7 +1,6 @@
 """May a weight or a tariff begin on that day? Never where it would contradict what was held or charged since."""
 
 from datetime import datetime
-
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select

@@ -231,21 +231,6 @@ def test_the_register_is_what_the_national_one_takes(region: World, typed: Type)
     assert "lies before the first" in typed("marc", "aid", "register", "--from", str(TODAY), "--to", yesterday).err
 
 
-def test_a_transfer_lowers_one_aid_and_counts_the_other(region: World, typed: Type) -> None:
-    enter_tariff(region)
-    for organisation in ("laiterie", "milch"):
-        declared(typed, organisation)
-    giver_id, receiver_id = granted(region, "fromage", 1000), granted(region, "sahne", 10)
-    rules = region.services.settings.aid.rules()
-    with region.services.database.write() as session:
-        giver, receiver = session.get_one(Award, giver_id), session.get_one(Award, receiver_id)
-        aid.count_transfer(session, rules, giver, receiver, 400 * HOUR, "chg-1", noon(DAY))
-    sums = [
-        in_json(typed("marc", "aid", "show", name, "--json"))["counted_micro_euros"] for name in ("laiterie", "milch")
-    ]
-    assert sums == [450 * EURO, 307_500_000]
-
-
 def test_the_letter_tells_amount_regulation_act_and_duties(region: World, typed: Type, tmp_path: Path) -> None:
     enter_tariff(region)
     declared(typed)
