@@ -7,7 +7,7 @@ import structlog
 from sqlmodel import Session, col, select
 
 from broker import aid
-from broker.auth import Caller, may_see, project_role
+from broker.auth import Caller, may_see, project_role, readable_project
 from broker.errors import BadRequest, NotAllowed
 from broker.expiry import advance_one
 from broker.models import Project
@@ -77,6 +77,16 @@ def check_may_ask(session: Session, caller: Caller, project_id: str) -> None:
         raise NotAllowed(
             "only a lead of the project, or a manager of the Region, may do this", "ask a lead of the project"
         )
+
+
+def check_may_request(session: Session, caller: Caller, project_name: str) -> None:
+    """Refuse who may not ask for an award for a project.
+
+    Raises:
+        NotFound: there is no such project, or it is somebody else's; the answer is the same.
+        NotAllowed: says who may.
+    """
+    check_may_ask(session, caller, readable_project(session, caller, project_name).id)
 
 
 def request(session: Session, caller: Caller, body: AwardIn, at: datetime) -> Award:
@@ -162,7 +172,6 @@ def granted(session: Session, award: Award, amount_credits: int, kind: str, at: 
 
 def _wanted(session: Session, caller: Caller, body: AwardIn) -> tuple[Project, Papers]:
     project = named(session, Project, body.project)
-    check_may_ask(session, caller, project.id)
     if body.continues is not None:
         before = session.exec(
             select(Award).where(col(Award.id) == body.continues, col(Award.project_id) == project.id)

@@ -37,9 +37,12 @@ class Client:
         """Read one thing. Raises Failure."""
         return _json(self._request("GET", _with(path, query)))
 
-    def post(self, path: str, body: Row | None = None) -> Row:
-        """Change something, once: a retry carries the same Idempotency-Key. Raises Failure."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": _new_key()}
+    def post(self, path: str, body: Row | None = None, key: str | None = None) -> Row:
+        """Change something, once: a retry carries the same Idempotency-Key. Raises Failure.
+
+        With a `key` of the caller's own the same command again is the same request.
+        """
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key or _new_key()}
         return _json(self._request("POST", path, headers, json.dumps(body or {}).encode()))
 
     def pages(self, path: str, query: Query | None = None, limit: int = LIST_ITEMS_MAX) -> tuple[list[Row], bool]:

@@ -27,6 +27,7 @@ def _names(path: str, key: str, remark: Callable[[dict[str, object]], str]) -> C
 
 jobs_known = _names("/v1/jobs", "id", lambda job: f"{job['state']} {job['name'] or ''}")
 projects_known = _names("/v1/projects", "name", lambda project: str(project["programme"]))
+awards_known = _names("/v1/awards", "id", lambda award: f"{award['project']} {award['state']}")
 sites_known = _names("/v1/sites", "name", lambda site: str(site["kind"]))
 programmes_known = _names("/v1/programmes", "name", lambda programme: str(programme["kind"]))
 classes_known = _names("/v1/gpu-classes", "name", lambda kind: f"weight {kind['weight_thousandths']}")

@@ -24,8 +24,8 @@ def _show(award: Row) -> None:
     days = f"{first_day(award['start_at'])} to {last_day(award['end_at'])}{ended}"
     whose = f"{one_line(award['project'])} ({one_line(award['programme'])})"
     say(f"{whose}, award {one_line(award['id'])}, {days}")
-    available, awarded = award["available_credits"], award["awarded_credits"]
-    say(f"  {bar(available, awarded)} {hours_text(available)} left of {hours_text(awarded)}")
+    available, total = award["available_credits"], award["total_credits"]
+    say(f"  {bar(available, total)} {hours_text(available)} left of {hours_text(total)}")
     parts = [
         ("held by open jobs", "held_credits"),
         ("used", "consumed_credits"),
@@ -34,6 +34,8 @@ def _show(award: Row) -> None:
     said = [f"{hours_text(award[key])} {name}" for name, key in parts if award[key]]
     if said:
         say(f"  {', '.join(said)}")
+    for sentence in award["notices"]:
+        say(f"  {one_line(sentence)}")
     if award["classes"] and available > 0:
         say(f"  enough for {in_hours_of_each_class(award)} on one GPU")
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, func, select
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
-from quotas.amounts import CREDITS_PER_HOUR, day_start, hours_text, period
+from quotas.amounts import CREDITS_PER_HOUR, hours_text, period
 from quotas.awards import projects_begun_in
 from quotas.balances import balances_of
 from quotas.errors import NoBudget, PolicyRefused

@@ -6,6 +6,8 @@ from world import HOUR, JOB, SITE
 
 BUDGET = {"start_on": "2026-01-01", "end_on": "2099-12-31", "credits": HOUR}
 
+COHORT = "organisation,project,lead,hours,from,to\norga,projo,zita,10,2026-01-01,2099-01-01\n"
+
 BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/persons": ("olga", {"name": "zoe"}),
     "/persons/{person}": ("olga", {"email": "ines@example.fr"}),
@@ -27,6 +29,25 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/projects": ("marc", {"name": "voile", "organisation": "acme", "programme": "pack-ia-2026"}),
     "/projects/{name}/members": ("marc", {"person": "nemo"}),
     "/projects/{name}/members/leave": ("marc", {"person": "nemo"}),
+    "/awards/request": (
+        "marc",
+        {"project": "vision", "amount_credits": HOUR, "start_on": "2026-01-01", "end_on": "2099-01-01"},
+    ),
+    "/awards/import": ("marc", {"programme": "pack-ia-2026", "csv": COHORT, "dry_run": True}),
+    "/awards/{award_id}/comments": ("marc", {"text": "which model?"}),
+    "/awards/{award_id}/approve": ("marc", {"amount_credits": HOUR}),
+    "/awards/{award_id}/refuse": ("marc", {"reason": "not now"}),
+    "/awards/{award_id}/withdraw": ("marc", {"reason": "not now"}),
+    "/awards/{award_id}/supplements": ("marc", {"amount_credits": HOUR, "reason": "more data"}),
+    "/awards/{award_id}/extensions": ("marc", {"end_on": "2099-01-01", "reason": "late data"}),
+    "/awards/{award_id}/transfers": ("marc", {"to_award": "voice", "amount_credits": HOUR, "reason": "they need it"}),
+    "/awards/{award_id}/close": (
+        "marc",
+        {"worked": "yes", "in_production": "planned", "benefit": "a faster line", "next_step": "a pilot"},
+    ),
+    "/award-changes/{change_id}/approve": ("marc", None),
+    "/award-changes/{change_id}/refuse": ("marc", {"reason": "not now"}),
+    "/award-changes/{change_id}/withdraw": ("marc", {"reason": "not now"}),
     "/awards": (
         "marc",
         {"project": "vision", "amount_credits": HOUR, "start_on": "2026-01-01", "end_on": "2099-01-01"},

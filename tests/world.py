@@ -25,6 +25,8 @@ from broker.models import Person, Site
 from broker.reconcile import reconcile
 from broker.schemas import SiteIn
 from broker.settings import Settings
+from quotas.award_changes import ask_supplement
+from quotas.awards import Actor
 from quotas.invariants import broken
 from storage.tables import new_id, utcnow
 
@@ -95,6 +97,21 @@ class World:
 
     def award(self, project: str = "vision") -> Any:
         return self.get("marc", f"/quota?project={project}")["awards"][0]
+
+    def award_for(self, route: str) -> str:
+        """A fresh award of `vision`, as it must stand for a route of awards: asked for, or granted."""
+        today = date.today()
+        days = {"start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=60))}
+        asked = route.endswith(("/approve", "/refuse", "/withdraw"))
+        wanted = {"project": "vision", "amount_credits": HOUR, **days}
+        return str(self.post("marc", "/awards/request" if asked else "/awards", wanted)["id"])
+
+    def change_for(self, person: str = "ines") -> str:
+        """A change of a fresh award that waits for its decision."""
+        award_id = self.award_for("")
+        with self.services.database.write() as session:
+            asker = Actor(session.exec(select(Person).where(Person.name == person)).one().id, is_manager=False)
+            return ask_supplement(session, award_id, HOUR, "more data", asker, utcnow()).id
 
     def desk(self) -> Desk:
         with self.services.database.read() as session:

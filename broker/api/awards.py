@@ -58,6 +58,8 @@ def create_award(body: AwardIn, at: At) -> Response:
 @router.post("/awards/request", status_code=201, response_model=AwardOut, openapi_extra=allow(*ASKERS))
 def request_award(body: AwardIn, at: At) -> Response:
     """Ask for an award for a project of yours; a manager for any project."""
+    with at.read() as session:
+        awarding.check_may_request(session, at.caller, body.project)
     return at.once(body, lambda session: _one(session, awarding.request(session, at.caller, body, utcnow())))
 
 
@@ -196,8 +198,10 @@ def close(award_id: str, body: OutcomeIn, at: At) -> Response:
     Once granted, its jobs are cancelled, what is left goes back, and it is closed when the last job is settled.
     """
 
+    _check_may_ask(at, award_id)
+
     def act(session: Session) -> AwardDetail:
-        award = visible_award(session, at.caller, award_id, to_ask=True)
+        award = session.get_one(Award, award_id)
         awarding.close(session, at.caller, award, body, utcnow(), at.aid_rules)
         return award_detail(session, award)
 
@@ -256,9 +260,10 @@ def refuse_change(change_id: str, body: ReasonIn, at: At) -> Response:
 @router.post("/award-changes/{change_id}/withdraw", response_model=AwardChangeOut, openapi_extra=allow(*ASKERS))
 def withdraw_change(change_id: str, body: ReasonIn, at: At) -> Response:
     """Take back a change that was asked for."""
+    with at.read() as session:
+        visible_change(session, at.caller, change_id)
 
     def act(session: Session) -> AwardChangeOut:
-        visible_change(session, at.caller, change_id)
         by = actor(at.caller)
         return _change(session, award_changes.withdraw_change(session, change_id, body.reason, by, utcnow()))
 

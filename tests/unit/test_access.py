@@ -59,7 +59,7 @@ def ask(
 ) -> Response:
     """Ask with an empty body: whoever is let in meets the next rule, whoever is not never gets that far."""
     values = {"job_id": job_id, "name": SITE["name"], "token_id": "nothing", "contract_id": "ctr-x", "digest": "0" * 64}
-    values |= {"organisation": "acme", "person": person}
+    values |= {"organisation": "acme", "person": person, "award_id": "awd-x", "change_id": "chg-x"}
     path = re.sub(r"{(\w+)}", lambda match: values[match[1]], operation.path)
     headers = {"Idempotency-Key": f"{operation.method}{path}{token}"[:200]}
     if token is not None:
@@ -206,11 +206,25 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/jobs/{job_id}"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}/log"): (200, 200, 200, 403, 404, 404),
     ("POST", "/v1/jobs/{job_id}/cancel"): (200, 200, 403, 403, 404, 404),
+    ("POST", "/v1/quota/why"): (200, 200, 403, 403, 404, 404),
     ("GET", "/v1/quota"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/projects"): ANY,
     ("GET", "/v1/projects/{name}/members"): (200, 200, 200, 200, 404, 404),
     ("POST", "/v1/projects/{name}/members"): (201, 403, 403, 403, 404, 404),
     ("POST", "/v1/projects/{name}/members/leave"): (200, 403, 403, 403, 404, 404),
+    ("POST", "/v1/awards/request"): (201, 403, 403, 403, 404, 404),
+    ("GET", "/v1/awards"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/awards/{award_id}"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/awards/{award_id}/events"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/awards/{award_id}/aid-letter"): (404, 403, 403, 403, 404, 404),  # a lead's: this award is no aid
+    ("POST", "/v1/awards/{award_id}/comments"): (201, 403, 403, 403, 404, 404),
+    ("POST", "/v1/awards/{award_id}/withdraw"): (200, 403, 403, 403, 404, 404),
+    ("POST", "/v1/awards/{award_id}/supplements"): (201, 403, 403, 403, 404, 404),
+    ("POST", "/v1/awards/{award_id}/extensions"): (201, 403, 403, 403, 404, 404),
+    ("POST", "/v1/awards/{award_id}/transfers"): (201, 403, 403, 403, 404, 404),
+    ("POST", "/v1/awards/{award_id}/close"): (200, 403, 403, 403, 404, 404),
+    ("GET", "/v1/award-changes"): ANY,
+    ("POST", "/v1/award-changes/{change_id}/withdraw"): (200, 403, 403, 403, 404, 404),
     ("GET", "/v1/reports/gpu"): ANY,
     ("GET", "/v1/me"): ANY,
     ("POST", "/v1/persons/{person}"): ANY,
@@ -225,6 +239,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
 QUERIES = {
     "/v1/jobs": "?project=vision",
     "/v1/quota": "?project=vision",
+    "/v1/awards": "?project=vision",
     "/v1/reports/gpu": "?from=2020-01-01&to=2099-12-31",
 }
 SNAPSHOT = b"\x1f\x8b a folder"
@@ -255,12 +270,15 @@ def ask_well(region: World, part: str, method: str, path: str, job_id: str) -> R
     digest = sha256(SNAPSHOT).hexdigest()
     route = path.removeprefix("/v1")
     values = {"job_id": job_id, "name": "vision", "token_id": token_id, "digest": digest, "person": part}
+    values |= {"award_id": region.award_for(route) if "award_id" in path else ""}
+    values |= {"change_id": region.change_for() if "change_id" in path else ""}
     address = f"/v1{route.format(**values)}{QUERIES.get(path, '') if method == 'GET' else ''}"
     headers = {"Authorization": f"Bearer {region.tokens[part]}", "Idempotency-Key": new_id("key")}
     if method == "PUT":
         return region.client.put(address, content=SNAPSHOT, headers=headers)
     body = BODIES[route][1] if method == "POST" else None
     body = {**body, "person": part} if body and route == "/tokens" else body
+    body = {**body, "to_award": region.award("voice")["id"]} if body and "to_award" in body else body
     return region.client.request(method, address, json=body, headers=headers)
 
 
@@ -297,6 +315,7 @@ def test_all_other_routes_refuse_engineers_whatever_their_part(parts: World) -> 
 MINE: dict[str, Callable[[Any], set[str]]] = {
     "/jobs": lambda answer: {job["project"] for job in answer["items"]},
     "/quota": lambda answer: {award["project"] for award in answer["awards"]},
+    "/awards": lambda answer: {award["project"] for award in answer["items"]},
     "/projects": lambda answer: {project["name"] for project in answer["items"]},
     "/reports/gpu?from=2020-01-01&to=2099-12-31": lambda answer: {row["key"] for row in answer["rows"]},
     "/me": lambda answer: set(answer["projects"]),

@@ -30,7 +30,7 @@ from quotas.invariants import broken
 from quotas.ledger import Movement, Posting, account_id, post
 from quotas.models import Award, AwardChange, AwardEvent, AwardOutcome, Programme
 from quotas.policy import ProgrammePolicy
-from quotas.programmes import budgets_of, grant_award, open_programme, unawarded_credits
+from quotas.programmes import budgets_of, change_policy, grant_award, open_programme, unawarded_credits
 from storage.database import Database
 
 LEAD, MARC, MIRA = Actor("psn-lead", False), Actor("psn-marc", True), Actor("psn-mira", True)
@@ -223,7 +223,7 @@ def test_a_policy_that_changed_meanwhile_refuses_the_approval(books: Books) -> N
     with books.database.write() as session:
         stricter = POLICY.model_copy(update={"award_credits_max": 10 * HOUR})
         books.programme = session.get_one(Programme, books.programme.id)
-        books.programme.policy = stricter.model_dump(mode="json")
+        change_policy(session, books.programme, stricter, entered_by=None)
     with pytest.raises(PolicyRefused):
         books.approve(award_id)
 

@@ -57,7 +57,7 @@ def test_an_award_that_has_ended(region: World) -> None:
     problem = region.refused()
     assert (problem["status"], problem["code"]) == (422, "award-not-active")
     assert "the last ended 2026-03-01 23:00 UTC" in problem["detail"]
-    assert "extension" in problem["remedy"]
+    assert "award continue" in problem["remedy"]
     assert untouched(region)
 
 
