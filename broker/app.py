@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api import (
+    aid,
     awards,
     can_award,
     charging,
@@ -34,7 +35,7 @@ from broker.errors import KNOWN, status_of
 from broker.schemas import Problem, RowFault
 
 PARTS = (
-    *(jobs, people, organisations, projects, programmes, can_award, awards, underuse),
+    *(jobs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
     *(contracts, rates, charging, refunds, sites, snapshots, reports),
 )
 BODY_BYTES_MAX = 8 * 1024 * 1024

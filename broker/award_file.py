@@ -11,9 +11,9 @@ from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
 from io import StringIO
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from broker.errors import BadRequest
 from broker.identifiers import (
@@ -31,6 +31,7 @@ ROWS_MAX = 2000
 COLUMNS = (
     "organisation", "full_name", "siret", "foreign_country", "foreign_id", "kind", "size", "naf", "departement",
     "project", "lead", "lead_full_name", "lead_email", "hours", "from", "to", "confidentiality", "nature",
+    "act_reference", "act_on", "declared_on", "declaration",
 )  # fmt: skip
 FACTS = ("full_name", "kind", "size", "siret", "foreign_country", "foreign_id", "naf", "departement")
 NEEDED = ("organisation", "project", "lead", "hours", "from", "to")
@@ -55,6 +56,12 @@ class Line:
     credits: int
     start_on: date
     end_on: date
+    act_reference: str | None
+    act_on: date | None
+    declared_on: date | None
+    """When the organisation declared that it had no State aid; one that had some declares it by itself before."""
+    declaration: str | None
+    """Where that declaration is kept."""
 
 
 def read(text: str) -> tuple[list[Line], list[RowFault]]:
@@ -152,9 +159,17 @@ def _together(number: int, given: Mapping[str, str], values: dict[str, Any]) -> 
             values["foreign_country"], values["foreign_id"] = checked_foreign(country, foreign)
         except ValueError as error:
             yield RowFault(line=number, column="foreign_id", rule=str(error))
+    yield from _pairs(number, given)
     if "from" in values and "to" in values and values["to"] < values["from"]:
         yield RowFault(line=number, column="to", rule=f"{values['to']} lies before from, {values['from']}",
                        remedy=f"give {values['from']} or later")  # fmt: skip
+
+
+def _pairs(number: int, given: Mapping[str, str]) -> Iterator[RowFault]:
+    for one, other in (("act_reference", "act_on"), ("declaration", "declared_on")):
+        if (one in given) != (other in given):
+            yield RowFault(line=number, column=other, rule=f"{one} and {other} go together",
+                           remedy="give both, or none")  # fmt: skip
 
 
 def _made(number: int, values: Mapping[str, Any]) -> Line:
@@ -171,6 +186,10 @@ def _made(number: int, values: Mapping[str, Any]) -> Line:
         credits=values["hours"],
         start_on=values["from"],
         end_on=values["to"],
+        act_reference=values.get("act_reference"),
+        act_on=values.get("act_on"),
+        declared_on=values.get("declared_on"),
+        declaration=values.get("declaration"),
     )
 
 
@@ -227,6 +246,7 @@ def _words(type_: Any) -> tuple[str, ...]:
 
 _slug = _of_type(Slug, "no name: lower case letters, digits and hyphens, at most 40")
 _label = _of_type(Label, "no text of at most 200 characters without control characters")
+_act = _of_type(Annotated[Label, Field(max_length=100)], "no reference of at most 100 characters, without controls")
 _READERS: dict[str, Callable[[str], Any]] = {
     "organisation": _slug,
     "full_name": _label,
@@ -246,5 +266,9 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "to": _day,
     "confidentiality": _one_of(*_words(Confidentiality)),
     "nature": _one_of(*_words(Nature)),
+    "act_reference": _act,
+    "act_on": _day,
+    "declared_on": _day,
+    "declaration": _label,
 }
 """How each column is read; each raises ValueError, one sentence that says what would pass."""

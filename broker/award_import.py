@@ -15,16 +15,32 @@ from broker.errors import ImportRefused
 from broker.models import Membership, Organisation, Person, Project
 from broker.names import named
 from broker.schemas import ImportIn, ImportOut, RowFault
-from quotas.amounts import day_start, hours_text, period
+from quotas.aid import declare
+from quotas.aid_arithmetic import AidRules
+from quotas.amounts import day_start, hours_text, paris_day, period
 from quotas.award_life import GRANTED, UNDECIDED
 from quotas.awards import Subject, Terms, grant_many, needs_two, projects_begun_in
-from quotas.errors import NoBudget
+from quotas.errors import (
+    AidAboveCeiling,
+    AidDeclarationRefused,
+    AidIncomplete,
+    AidRefused,
+    AidUndeclared,
+    NoBudget,
+)
 from quotas.models import Award, Programme
 from quotas.policy import AwardAsked, ProgrammePolicy, all_refusals
 from quotas.posting import lock_books
 from quotas.programmes import budget_for, days_text, policy_of, unawarded_credits
 from storage.tables import new_id
 
+_AID_COLUMNS: dict[type[AidRefused], str] = {
+    AidAboveCeiling: "hours",
+    AidIncomplete: "act_reference",
+    AidUndeclared: "declared_on",
+    AidDeclarationRefused: "declared_on",
+}
+"""Where a row puts right what State aid refuses."""
 CHUNK = 500
 """Names asked for in one statement: a bound on its parameters."""
 
@@ -50,7 +66,7 @@ class _Known:
     """(column, name) → the first row that has it."""
 
 
-def import_awards(session: Session, caller: Caller, body: ImportIn, at: datetime) -> ImportOut:
+def import_awards(session: Session, caller: Caller, body: ImportIn, at: datetime, rules: AidRules) -> ImportOut:
     """Grant the awards of a file; with `dry_run` only say what would be made.
 
     Raises:
@@ -64,19 +80,16 @@ def import_awards(session: Session, caller: Caller, body: ImportIn, at: datetime
     for line in lines:
         faults += _faults(session, known, line)
     left, short = _budgets(session, programme, lines)
-    rows = {fault.line for fault in faults}
-    faults += short
-    if faults:
-        count = len(lines) + len(rows - {line.number for line in lines})
-        raise ImportRefused(
-            f"{len(rows)} of {count} rows are refused, so none is entered" if rows else "the rows together are refused",
-            "put right what each reason names, then import the file again",
-            sorted(faults, key=lambda fault: fault.line),
-        )
+    _refuse(lines, faults, short)
     made = _Made(session, known, at)
     for line in lines:
         made.add(line)
-    awards = [] if body.dry_run else made.write(caller)
+    with session.begin_nested() as tried:
+        awards, faults = made.write(caller, rules)
+        if faults or body.dry_run:
+            tried.rollback()
+            awards = []
+    _refuse(lines, faults, [])
     return ImportOut(
         id=programme.id,
         programme=programme.name,
@@ -89,6 +102,18 @@ def import_awards(session: Session, caller: Caller, body: ImportIn, at: datetime
         amount_credits=sum(line.credits for line in lines),
         left_credits=left,
     )
+
+
+def _refuse(lines: Sequence[Line], faults: list[RowFault], short: list[RowFault]) -> None:
+    """Refuse the file if anything is wrong: with rows of it, or with all of them together (`short`)."""
+    rows = {fault.line for fault in faults}
+    if faults or short:
+        count = len(lines) + len(rows - {line.number for line in lines})
+        raise ImportRefused(
+            f"{len(rows)} of {count} rows are refused, so none is entered" if rows else "the rows together are refused",
+            "put right what each reason names, then import the file again",
+            sorted([*faults, *short], key=lambda fault: fault.line),
+        )
 
 
 def _known(session: Session, programme: Programme, lines: Sequence[Line]) -> _Known:
@@ -265,6 +290,7 @@ class _Made:
         self.persons: dict[str, Person] = {}
         self._memberships: list[Membership] = []
         self._awards: list[tuple[Subject, Terms]] = []
+        self._lines: list[Line] = []
 
     def add(self, line: Line) -> None:
         """Gather what a row needs and does not find."""
@@ -276,17 +302,36 @@ class _Made:
             )
         subject = Subject(project.id, self._known.programme, project.confidentiality, project.nature)
         self._awards.append((subject, Terms(line.credits, line.start_on, line.end_on)))
+        self._lines.append(line)
 
-    def write(self, caller: Caller) -> list[Award]:
-        """Write all of it; the transaction is the caller's."""
+    def write(self, caller: Caller, rules: AidRules) -> tuple[list[Award], list[RowFault]]:
+        """Write all of it, and return what State aid refuses; the transaction is the caller's, to undo it then."""
         for some in (self.organisations, self.persons, self.projects):
             self._session.add_all(some.values())
             self._session.flush()
         self._session.add_all(self._memberships)
         awards = grant_many(self._session, self._awards, actor(caller), self._at)
-        for award in awards:
-            granted(self._session, award, award.proposed_credits, "award", self._at)
-        return awards
+        faults = []
+        for award, line in zip(awards, self._lines, strict=True):
+            award.act_reference, award.act_on = line.act_reference, line.act_on
+            try:
+                self._declare(award, line)
+                granted(self._session, award, award.proposed_credits, "award", self._at, rules)
+            except AidRefused as refusal:
+                faults.append(_fault(line, _AID_COLUMNS.get(type(refusal)), refusal.detail, refusal.remedy))
+        return awards, faults
+
+    def _declare(self, award: Award, line: Line) -> None:
+        """Enter that a row's organisation declares to have had no State aid."""
+        if line.declared_on is not None and line.declaration is not None:
+            declare(
+                self._session,
+                organisation_id=self._session.get_one(Project, award.project_id).organisation_id,
+                declared_on=line.declared_on,
+                document=line.declaration,
+                aids=(),
+                today=paris_day(self._at),
+            )
 
     def _organisation(self, line: Line) -> Organisation:
         stands = self._known.organisations.get(line.organisation) or self.organisations.get(line.organisation)

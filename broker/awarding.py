@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from sqlmodel import Session, col, select
 
+from broker import aid
 from broker.auth import Caller, may_see, project_role, readable_project
 from broker.errors import BadRequest, NotAllowed
 from broker.expiry import advance_one
@@ -13,12 +14,15 @@ from broker.models import Project
 from broker.names import named
 from broker.schemas import ApproveIn, AwardIn, OutcomeIn
 from quotas import award_changes, awards
+from quotas.aid_arithmetic import AidRules
 from quotas.award_changes import Outcome
+from quotas.award_ends import expired_credits
 from quotas.award_life import AwardState, ChangeKind, ChangeState
 from quotas.awards import Actor, Papers, Subject, Terms, terms_of
 from quotas.errors import AwardUnknown
 from quotas.models import Award, AwardChange, Programme
 
+_AID_KINDS: dict[str, aid.GrantKind] = {"award": "grant", "supplement": "supplement", "transfer": "transfer"}
 log = structlog.get_logger()
 
 
@@ -91,16 +95,16 @@ def request(session: Session, caller: Caller, body: AwardIn, at: datetime) -> Aw
     return awards.request(session, subject_of(session, project), _terms(body), actor(caller), papers, at)
 
 
-def grant(session: Session, caller: Caller, body: AwardIn, at: datetime) -> Award:
+def grant(session: Session, caller: Caller, body: AwardIn, at: datetime, rules: AidRules) -> Award:
     """Request and approve in one step; see quotas.awards.grant."""
     project, papers = _wanted(session, caller, body)
     award = awards.grant(session, subject_of(session, project), _terms(body), actor(caller), papers, at)
     if award.state == AwardState.ACTIVE.value:
-        granted(session, award, award.proposed_credits, "award", at)
+        granted(session, award, award.proposed_credits, "award", at, rules)
     return award
 
 
-def approve(session: Session, caller: Caller, award_id: str, body: ApproveIn, at: datetime) -> Award:
+def approve(session: Session, caller: Caller, award_id: str, body: ApproveIn, at: datetime, rules: AidRules) -> Award:
     """Approve an award, on other terms where some are given; see quotas.awards.approve."""
     award = awards.locked(session, award_id)
     subject = subject_of(session, session.get_one(Project, award.project_id))
@@ -111,32 +115,38 @@ def approve(session: Session, caller: Caller, award_id: str, body: ApproveIn, at
     papers = Papers(act_reference=body.act_reference, act_on=body.act_on)
     award = awards.approve(session, award_id, subject, actor(caller), at, terms=terms, papers=papers)
     if award.state == AwardState.ACTIVE.value:
-        granted(session, award, award.proposed_credits, "award", at)
+        granted(session, award, award.proposed_credits, "award", at, rules)
     return award
 
 
-def ask_change(session: Session, caller: Caller, change: AwardChange, at: datetime) -> AwardChange:
+def ask_change(session: Session, caller: Caller, change: AwardChange, at: datetime, rules: AidRules) -> AwardChange:
     """Decide a change at once where its asker may: a manager's own, unless a second one must approve it too."""
     if "manager" not in caller.roles or change.state != ChangeState.REQUESTED.value:
         return change
-    return approve_change(session, caller, change.id, at)
+    return approve_change(session, caller, change.id, at, rules)
 
 
-def approve_change(session: Session, caller: Caller, change_id: str, at: datetime) -> AwardChange:
-    """Approve a change; see quotas.award_changes.approve_change."""
+def approve_change(session: Session, caller: Caller, change_id: str, at: datetime, rules: AidRules) -> AwardChange:
+    """Approve a change; see quotas.award_changes.approve_change. What went back by it is aid no longer."""
     change = award_changes.approve_change(session, change_id, actor(caller), at)
     if change.state != ChangeState.GRANTED.value:
         return change
     kind = ChangeKind(change.kind)
+    giver = session.get_one(Award, change.award_id)
+    if kind is ChangeKind.TRANSFER:
+        aid.take_back(session, giver, change.amount_credits or 0, change.id, at)
+    if kind is ChangeKind.CLOSURE:
+        aid.take_back(session, giver, expired_credits(session, giver.id), change.id, at)
+        advance_one(session, giver.id, at)
     if change.amount_credits is not None:
         receiver = session.get_one(Award, change.other_award_id or change.award_id)
-        granted(session, receiver, change.amount_credits, kind.value, at)
-    if kind is ChangeKind.CLOSURE:
-        advance_one(session, change.award_id, at)
+        granted(session, receiver, change.amount_credits, kind.value, at, rules)
     return change
 
 
-def close(session: Session, caller: Caller, award: Award, body: OutcomeIn, at: datetime) -> AwardChange | None:
+def close(
+    session: Session, caller: Caller, award: Award, body: OutcomeIn, at: datetime, rules: AidRules
+) -> AwardChange | None:
     """Ask for the early closure of an award, or, of one that has ended, only keep what came of it: None then."""
     fields: dict[str, Any] = body.model_dump(exclude={"reason"})
     outcome = Outcome(**fields)
@@ -146,15 +156,18 @@ def close(session: Session, caller: Caller, award: Award, body: OutcomeIn, at: d
         award_changes.answer_late(session, award.id, outcome, actor(caller), at)
         return None
     change = award_changes.ask_closure(session, award.id, outcome, body.reason, actor(caller), at)
-    return ask_change(session, caller, change, at)
+    return ask_change(session, caller, change, at, rules)
 
 
-def granted(session: Session, award: Award, amount_credits: int, kind: str, _at: datetime) -> None:
-    """Do what belongs to every grant of credits, in its own transaction: called once for each.
+def granted(session: Session, award: Award, amount_credits: int, kind: str, at: datetime, rules: AidRules) -> None:
+    """Do what belongs to every grant of credits, in its own transaction: count it as State aid. Called once for each.
 
     `kind` is `award`, `supplement` or `transfer`; of a transfer, `award` is the one that receives.
+
+    Raises:
+        AidRefused: the rule, with the arithmetic.
     """
-    session.flush()
+    aid.count_grant(session, rules, award, amount_credits, at, _AID_KINDS[kind])
     log.info("credits-granted", award=award.id, kind=kind, amount_credits=amount_credits)
 
 

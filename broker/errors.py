@@ -22,6 +22,13 @@ from accounting.errors import AccountingError
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
 from broker.schemas.base import RowFault
 from quotas.errors import (
+    AidAboveCeiling,
+    AidCeilingUnknown,
+    AidDeclarationRefused,
+    AidIncomplete,
+    AidReductionTooLarge,
+    AidUndeclared,
+    AidValueUnknown,
     ApprovedAlready,
     AwardChangeRefused,
     AwardNotActive,
@@ -179,6 +186,13 @@ STATUS: dict[type[Exception], int] = {
     SharesRefused: 422,
     ReclaimUnknown: 404,
     ReclaimDecided: 409,
+    AidAboveCeiling: 422,
+    AidCeilingUnknown: 422,
+    AidDeclarationRefused: 422,
+    AidIncomplete: 422,
+    AidReductionTooLarge: 422,
+    AidUndeclared: 422,
+    AidValueUnknown: 422,
     Unreachable: 503,
     Uncertain: 503,
     Rejected: 422,

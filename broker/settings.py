@@ -16,6 +16,7 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from broker.aid_settings import AidSettings
 from broker.letters import is_address
 
 PREFIX = "IDF_BROKER_"
@@ -85,6 +86,8 @@ class Settings(BaseSettings):
     """Where signed heads go: places that this broker can add to and not rewrite; two at least."""
     allow_loopback_sites: bool = False
     """For the demo and tests only: a site at a loopback address is refused elsewhere."""
+    aid: AidSettings = Field(default_factory=AidSettings)
+    """Rules of State aid: the table `[aid]`."""
     log_level: str = "info"
     smtp_host: str | None = None
     """The mail server that takes the notices; none: they go to the log only."""

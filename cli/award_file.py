@@ -16,11 +16,11 @@ app = typer.Typer()
 FILE_BYTES_MAX = 2 * 1024 * 1024
 TEMPLATE = """\
 organisation,full_name,siret,foreign_country,foreign_id,kind,size,naf,departement,project,lead,lead_full_name,\
-lead_email,hours,from,to,confidentiality,nature
+lead_email,hours,from,to,confidentiality,nature,act_reference,act_on,declared_on,declaration
 acme,Acme SAS,73282932000074,,,company,pme,62.01Z,75,acme-vision,ines,Inès Martin,\
-ines@acme.example,100,2027-01-01,2027-06-30,internal,none
+ines@acme.example,100,2027-01-01,2027-06-30,internal,none,CP 2026-101,2026-11-18,2026-11-02,GED 2026/17
 nordlicht,Nordlicht GmbH,,DE,DE811569869,company,eti,,,nordlicht-sprache,lena,Lena Vogel,\
-lena@nordlicht.example,250.5,2027-01-01,2027-06-30,public,none
+lena@nordlicht.example,250.5,2027-01-01,2027-06-30,public,none,CP 2026-101,2026-11-18,2026-11-03,GED 2026/18
 """
 
 
@@ -35,7 +35,8 @@ def import_awards(
 ) -> None:
     """Grant a cohort's awards from a CSV file, with new organisations, projects and leads: all or none.
 
-    The same file again within 24 hours gets the first answer and grants nothing twice.
+    declared_on and declaration say that a company declared it had no State aid; one that had some is entered before,
+    by `aid declare`. The same file again within 24 hours gets the first answer and grants nothing twice.
 
     \b
     Example:

@@ -10,6 +10,12 @@ from cli.exits import Failure
 Cell = str | int | None
 
 
+class Figure(str):
+    """A number that we wrote ourselves, such as -12.50: a CSV shows it as it is, for nobody typed it."""
+
+    __slots__ = ()
+
+
 def visible(text: str, *, keep: str = "\n\t") -> str:
     r"""Make visible what would otherwise act on a terminal or hide in it: `\x1b`, `<U+202E>`.
 
@@ -172,7 +178,7 @@ def csv_cell(value: Cell) -> str:
     """Keep a spreadsheet from reading a cell as a formula: an apostrophe before = + - @ tab and CR."""
     if value is None:
         return ""
-    if isinstance(value, int):
+    if isinstance(value, int | Figure):
         return str(value)
     text = f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
     return one_line(text)

@@ -6,6 +6,7 @@ PLACES = {
     "quota": "quotas", "report": "reports",
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "projects", "programme": "programmes", "award": "awards",
+    "aid": "aid",
     "contract": "contracts", "refund": "refunds",
     "site": "sites", "class": "sites", "tariff": "tariffs", "rule": "rules",
     "person": "people", "token": "people",

@@ -29,6 +29,19 @@ def hours_text(amount_credits: int) -> str:
     return f"{sign}{whole}.{rest:03}".rstrip("0").rstrip(".") + " h"
 
 
+def euros_text(amount_micro_euros: int) -> str:
+    """Word micro-euros as euros, exactly: whole euros, cents, or as many digits as there are: `37000 €`, `2.35 €`."""
+    sign = "-" if amount_micro_euros < 0 else ""
+    whole, rest = divmod(abs(amount_micro_euros), 1_000_000)
+    digits = f"{rest:06}".rstrip("0")
+    return f"{sign}{whole}.{digits.ljust(2, '0')} €" if digits else f"{sign}{whole} €"
+
+
+def paris_day(moment: datetime) -> date:
+    """Return the calendar day that a moment falls on in Europe/Paris."""
+    return moment.astimezone(PARIS).date()
+
+
 def day_start(day: date) -> datetime:
     """Return the moment at which a calendar day begins in Europe/Paris, in UTC."""
     return datetime.combine(day, time(), PARIS).astimezone(UTC)

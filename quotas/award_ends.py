@@ -67,6 +67,14 @@ def expire(session: Session, award: Award, at: datetime) -> int:
     return available
 
 
+def expired_credits(session: Session, award_id: str) -> int:
+    """Return how much an award has given back at its end by now."""
+    wanted = select(func.coalesce(func.sum(Transfer.amount), 0)).where(
+        col(Transfer.reference_id) == award_id, col(Transfer.kind) == "expire"
+    )
+    return int(session.exec(wanted).one())
+
+
 def due(session: Session, at: datetime) -> list[str]:
     """Return the ids of awards for which a date has come or money came back late, at most `AT_ONCE_MAX`."""
     ended = select(Award.id).where(col(Award.state) == AwardState.ACTIVE.value, col(Award.end_at) <= at)

@@ -24,7 +24,15 @@ QuotaError
 ├── CeilingReached       more would be in use at one time than a quota allows
 ├── HoldTooSmall         more would be taken out of a hold than it has left
 ├── NothingLost          a restore is to be recorded, and the chain has what is said to be lost
-└── TransferReused       one transfer id for two different movements
+├── TransferReused       one transfer id for two different movements
+└── AidRefused           State aid (docs/mission.md)
+    ├── AidIncomplete          the act, its day or the scheme's number is missing
+    ├── AidValueUnknown        no tariff is known to value the award at
+    ├── AidCeilingUnknown      no ceiling is set for the day
+    ├── AidUndeclared          the company's prior declaration is missing or too old
+    ├── AidDeclarationRefused  a declaration contradicts itself
+    ├── AidAboveCeiling        the single undertaking's sum would pass the ceiling
+    └── AidReductionTooLarge   more would be taken back than was counted
 """
 
 from typing import ClassVar
@@ -183,3 +191,51 @@ class ReclaimDecided(QuotaError):
     """The justification of a reclaim cannot be given or decided on as things stand."""
 
     code = "reclaim-decided"
+
+
+class AidRefused(QuotaError):
+    """State aid: nothing was granted and nothing counted."""
+
+    code = "aid-refused"
+
+
+class AidIncomplete(AidRefused):
+    """The regime needs something that was not given: the act, its day, the scheme's number."""
+
+    code = "aid-incomplete"
+
+
+class AidValueUnknown(AidRefused):
+    """No tariff is known to value the award at; a value is never guessed."""
+
+    code = "aid-value-unknown"
+
+
+class AidCeilingUnknown(AidRefused):
+    """No ceiling is set for the day of the grant."""
+
+    code = "aid-ceiling-unknown"
+
+
+class AidUndeclared(AidRefused):
+    """The organisation's prior declaration of aids is missing or too old."""
+
+    code = "aid-undeclared"
+
+
+class AidDeclarationRefused(AidRefused):
+    """A declaration contradicts itself."""
+
+    code = "aid-declaration-refused"
+
+
+class AidAboveCeiling(AidRefused):
+    """The single undertaking's aids of three years and this one would pass the ceiling."""
+
+    code = "aid-above-ceiling"
+
+
+class AidReductionTooLarge(AidRefused):
+    """More hours would be taken back than the award's lines count."""
+
+    code = "aid-reduction-too-large"

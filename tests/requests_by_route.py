@@ -16,6 +16,10 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/organisations": ("marc", {"name": "orga"}),
     "/organisations/{organisation}": ("marc", {"siret": "732 829 320 00074", "size": "pme"}),
     "/organisations/{organisation}/links": ("marc", {"other": "echo", "basis": "60 % of the shares"}),
+    "/organisations/{organisation}/aid-declarations": (
+        "marc",
+        {"declared_on": "2026-01-01", "document": "GED 2026/17", "aids": []},
+    ),
     "/organisations/{organisation}/links/end": ("marc", {"other": "echo"}),
     "/programmes": ("marc", {"name": "challenge-1", "budgets": [BUDGET]}),
     "/programmes/{name}/policy": ("marc", {"kind": "challenge"}),

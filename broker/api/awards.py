@@ -49,7 +49,11 @@ def create_award(body: AwardIn, at: At) -> Response:
 
     Where two managers must approve, it is in review until the second does.
     """
-    return at.once(body, lambda session: _one(session, awarding.grant(session, at.caller, body, utcnow())))
+
+    def act(session: Session) -> AwardOut:
+        return _one(session, awarding.grant(session, at.caller, body, utcnow(), at.aid_rules))
+
+    return at.once(body, act)
 
 
 @router.post("/awards/request", status_code=201, response_model=AwardOut, openapi_extra=allow(*ASKERS))
@@ -63,7 +67,7 @@ def request_award(body: AwardIn, at: At) -> Response:
 @router.post("/awards/import", status_code=201, response_model=ImportOut, openapi_extra=allow("manager"))
 def import_cohort(body: ImportIn, at: At) -> Response:
     """Grant the awards of a CSV file, with the organisations, projects and people that are new: all or none."""
-    return at.once(body, lambda session: import_awards(session, at.caller, body, utcnow()))
+    return at.once(body, lambda session: import_awards(session, at.caller, body, utcnow(), at.aid_rules))
 
 
 @router.get("/awards", openapi_extra=allow(*ANYBODY))
@@ -117,7 +121,7 @@ def approve(award_id: str, body: ApproveIn, at: At) -> Response:
     """Approve a request, on its own terms or on others; once enough managers did, it is granted."""
     return at.once(
         body,
-        lambda session: _one(session, awarding.approve(session, at.caller, award_id, body, utcnow())),
+        lambda session: _one(session, awarding.approve(session, at.caller, award_id, body, utcnow(), at.aid_rules)),
         status=200,
     )
 
@@ -199,7 +203,7 @@ def close(award_id: str, body: OutcomeIn, at: At) -> Response:
 
     def act(session: Session) -> AwardDetail:
         award = session.get_one(Award, award_id)
-        awarding.close(session, at.caller, award, body, utcnow())
+        awarding.close(session, at.caller, award, body, utcnow(), at.aid_rules)
         return award_detail(session, award)
 
     answer = at.once(body, act, status=200)
@@ -231,7 +235,9 @@ def approve_change(change_id: str, at: At) -> Response:
     """Approve a change; once enough managers did, it is carried out."""
     answer = at.once(
         None,
-        lambda session: _change(session, awarding.approve_change(session, at.caller, change_id, utcnow())),
+        lambda session: _change(
+            session, awarding.approve_change(session, at.caller, change_id, utcnow(), at.aid_rules)
+        ),
         status=200,
     )
     with at.read() as session:
@@ -300,7 +306,8 @@ def _ask(
     """Ask for a change, and decide it where the caller may."""
     _check_may_ask(at, award_id)
     return at.once(
-        body, lambda session: _change(session, awarding.ask_change(session, at.caller, ask(session), utcnow()))
+        body,
+        lambda session: _change(session, awarding.ask_change(session, at.caller, ask(session), utcnow(), at.aid_rules)),
     )
 
 

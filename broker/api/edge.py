@@ -19,6 +19,7 @@ from broker.auth import Caller, authenticate
 from broker.bootstrap import Services
 from broker.errors import AnswerNotKept, BadRequest, IdempotencyKeyMissing, IdempotencyKeyReused
 from broker.models import ANSWERS_KEPT_FOR, Idempotency
+from quotas.aid_arithmetic import AidRules
 from storage.tables import utcnow
 
 KEY_LENGTH_MAX = 200
@@ -104,6 +105,11 @@ class Edge:
         self._request = request
         self.services: Services = request.app.state.services
         self.caller: Caller = request.state.caller
+
+    @property
+    def aid_rules(self) -> AidRules:
+        """The rules of State aid in force here."""
+        return self.services.settings.aid.rules()
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -1,5 +1,16 @@
 """What goes over the wire under /v1. Amounts are integer credits, sizes bytes, durations seconds, times UTC."""
 
+from broker.schemas.aid import (
+    AidCeilingOut,
+    AidDeclarationIn,
+    AidDeclarationOut,
+    AidLetterOut,
+    AidLineOut,
+    AidRulesOut,
+    AidStandingOut,
+    CountedAidOut,
+    DeclaredAidIn,
+)
 from broker.schemas.awards import (
     IMPORT_BYTES_MAX,
     ApproveIn,
@@ -93,6 +104,13 @@ __all__ = [
     "IMPORT_BYTES_MAX",
     "SCRIPT_BYTES_MAX",
     "TIME_LIMIT_S_MAX",
+    "AidCeilingOut",
+    "AidDeclarationIn",
+    "AidDeclarationOut",
+    "AidLetterOut",
+    "AidLineOut",
+    "AidRulesOut",
+    "AidStandingOut",
     "ApproveIn",
     "AwardChangeOut",
     "AwardDetail",
@@ -114,8 +132,10 @@ __all__ = [
     "ContractIn",
     "ContractOut",
     "ContractReturnIn",
+    "CountedAidOut",
     "Credits",
     "Day",
+    "DeclaredAidIn",
     "Digest",
     "EnvironmentName",
     "EventOut",

@@ -1,5 +1,6 @@
 """The money's tables. Rules live in CHECK constraints too, since table models do not validate."""
 
+from quotas.models.aid import AidDeclaration, AidDeclared, AidLine
 from quotas.models.awards import Approval, Award, AwardChange, AwardEvent, AwardOutcome
 from quotas.models.ceilings import Ceiling
 from quotas.models.charging import ChargingRule
@@ -14,6 +15,9 @@ __all__ = [
     "BELOW_ZERO_KINDS",
     "DETAILS_MAX",
     "Account",
+    "AidDeclaration",
+    "AidDeclared",
+    "AidLine",
     "Approval",
     "Award",
     "AwardChange",

@@ -217,6 +217,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/awards"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/awards/{award_id}"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/awards/{award_id}/events"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/awards/{award_id}/aid-letter"): (404, 403, 403, 403, 404, 404),  # a lead's: this award is no aid
     ("POST", "/v1/awards/{award_id}/comments"): (201, 403, 403, 403, 404, 404),
     ("POST", "/v1/awards/{award_id}/withdraw"): (200, 403, 403, 403, 404, 404),
     ("POST", "/v1/awards/{award_id}/supplements"): (201, 403, 403, 403, 404, 404),

@@ -7,7 +7,7 @@ from broker.migrations import kept
 from storage.tables import BIG, UtcTime
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
