@@ -237,6 +237,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("POST", "/v1/tokens/{token_id}/revoke"): ANY,
     ("GET", "/v1/sites"): ANY,
     ("GET", "/v1/gpu-classes"): ANY,
+    ("GET", "/v1/gpu-classes/history"): ANY,
     ("GET", "/v1/charging-rules"): ANY,
     ("PUT", "/v1/snapshots/{digest}"): (201, 201, 201, 201, 201, 201),
     ("GET", "/v1/snapshots/{digest}"): ANY,
@@ -248,6 +249,7 @@ QUERIES = {
     "/v1/forecasts": "?project=vision",
     "/v1/reclaims": "?project=vision",
     "/v1/reports/gpu": "?from=2020-01-01&to=2099-12-31",
+    "/v1/gpu-classes/history": "?name=a100-80",
 }
 SNAPSHOT = b"\x1f\x8b a folder"
 JOB_NAME, SCRIPT, CAUSE = "canary-of-the-name", "#!/bin/sh\necho canary-of-the-script\n", "canary-of-the-cause"
