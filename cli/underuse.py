@@ -111,7 +111,7 @@ def refuse_justification(award_id: AwardId, reason: Reason, in_json: Json = Fals
 
     \b
     Example:
-      idf-compute award refuse-justification awd-06fq3w2k8v0z9x1c --reason "others wait for these hours"
+      idf-compute award refuse-justification awd-06fq3w2k8v0z9x1c --reason "others wait"
     """
     done = connect().post(f"/v1/awards/{part(award_id)}/justification/refuse", {"reason": reason})
     when, amount = last_day(done["due_at"]), hours_text(done["announced_credits"])
