@@ -177,7 +177,7 @@ def test_the_database_itself_refuses_a_negative_balance(database: Database) -> N
         ("DELETE FROM ledger_transfer WHERE sequence = 3", "the head names"),
         ("UPDATE ledger_account SET balance = balance + 1 WHERE kind = 'available'", "its transfers say"),
         ("UPDATE hold SET remaining = remaining - 1", "were drawn"),
-        ("UPDATE award SET awarded_credits = awarded_credits + 1", "sum up to"),
+        ("UPDATE award SET awarded_credits = awarded_credits + 1", "its transfer gave"),
         ("UPDATE ledger_head SET sequence = sequence + 1", "the head names"),
     ],
 )
@@ -217,7 +217,8 @@ def test_writer_names_the_one_whose_row_clashes(database: Database) -> None:
     table = Organisation.__table__  # type: ignore[attr-defined]
 
     def hold(number: int) -> Posting:
-        row = {"id": f"org-{number}", "name": f"name-{number % 3}", "created_at": utcnow()}
+        name = f"name-{number % 3}"
+        row = {"id": f"org-{number}", "name": name, "kind": "company", "created_at": utcnow()}
         return open_hold(f"job-{number}", Side(award_id, HOUR, 1000), None, rows=((table, row),))
 
     writer = LedgerWriter(database)
@@ -291,4 +292,4 @@ def test_details_are_part_of_the_hash_and_nothing_where_there_are_none(database:
     posted(database, Posting(movements=(replace(worded, kind="move", credit_id="treasury:region"),)))
     with database.read() as session:
         assert session.exec(select(Transfer.details)).all() == [None, None, worded.details]
-    assert faults(database) == [f"award {award_id}: {10 * HOUR} awarded, its accounts sum up to {9 * HOUR}"]
+    assert faults(database) == []

@@ -340,6 +340,9 @@ def test_a_plain_database_of_the_first_release_is_converted(database_url: str) -
             "INSERT INTO organisation (id, name, created_at) VALUES ('org-1', 'acme', 0)",
             "INSERT INTO programme (id, name, kind, default_time_limit_s, created_at)"
             " VALUES ('prg-1', 'p', 'other', 60, 0)",
+            "INSERT INTO ledger_account VALUES ('programme:prg-1', 'programme', 'prg-1', 'credit', 0)",
+            "INSERT INTO ledger_transfer"
+            " VALUES (1, 'fund/prg-1', 'fund', 'treasury:region', 'programme:prg-1', 3600000, 'prg-1', 0, 'x')",
             "INSERT INTO project (id, name, organisation_id, programme_id, confidentiality, nature, created_at)"
             " VALUES ('prj-1', 'vision', 'org-1', 'prg-1', 'public', 'none', 0)",
         ):
