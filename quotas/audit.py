@@ -34,6 +34,34 @@ HOLD_LEGS = (("award_id", "amount", "remaining"), ("contract_id", "contract_amou
 OWNERS = (("award", "awarded_credits"), ("contract", "capacity_credits"))
 """Tables whose rows own four accounts, and the column that says with how many credits they began."""
 
+PATHS: dict[str, frozenset[tuple[str, str]]] = {
+    "fund": frozenset({("treasury", "programme")}),
+    "award": frozenset({("programme", "available")}),
+    "supplement": frozenset({("programme", "available")}),
+    "transfer": frozenset({("available", "available")}),
+    "reclaim": frozenset({("available", "programme")}),
+    "expire": frozenset({("available", "programme")}),
+    "hold": frozenset({("available", "held")}),
+    "settle": frozenset({("held", "consumed")}),
+    "overrun": frozenset({("overrun", "consumed")}),
+    "release": frozenset({("held", "available")}),
+    "refund": frozenset({("consumed", "available"), ("consumed", "overrun")}),
+    "adjust": frozenset(
+        {("available", "consumed"), ("consumed", "available"), ("overrun", "consumed"), ("consumed", "overrun")}
+    ),
+    "contract": frozenset({("treasury", "available")}),
+    "contract-return": frozenset({("available", "treasury")}),
+    "restore": frozenset({("treasury", "treasury")}),
+}
+"""Every way that credits may take, as in docs/architecture.md: kind of transfer → kinds of the two accounts."""
+ONE_OWNER = ("hold", "settle", "overrun", "release", "refund", "adjust")
+"""Kinds that stay within one owner's accounts; a contract's side has them too, behind `contract-`."""
+_WAYS = frozenset(
+    (kind.encode(), debit.encode(), credit.encode(), kind.removeprefix("contract-") in ONE_OWNER)
+    for kind, ways in (PATHS | {f"contract-{kind}": PATHS[kind] for kind in ONE_OWNER}).items()
+    for debit, credit in ways
+)
+
 _LINE = (
     "coalesce(hash || '|' || sequence || '|' || id || '|' || kind || '|' || debit_id || '|' || credit_id"
     " || '|' || amount || '|' || reference_id || '|' || at || coalesce('|' || details, ''), '')"
@@ -118,6 +146,10 @@ class Audit:
             if sequence != expected:
                 yield index, _missing(expected, sequence - 1)
                 expected = sequence
+            debit_kind, _, debit_owner = debit.partition(b":")
+            credit_kind, _, credit_owner = credit.partition(b":")
+            if (fields[3], debit_kind, credit_kind, debit_owner == credit_owner) not in _WAYS:
+                yield index, f"{_name(line)}: no {_shown(fields[3])} goes from {_shown(debit)} to {_shown(credit)}"
             derived[credit] += amount
             derived[debit] = left = derived[debit] - amount
             if left < 0 and not debit.startswith(_BELOW_ZERO):

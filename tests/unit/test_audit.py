@@ -7,7 +7,7 @@ from books import HOUR, move, write_books
 from sqlalchemy import text
 
 from quotas.audit import Audit, Link, faults_of_link, transfer_lines
-from quotas.ledger import Movement, Posting
+from quotas.holds import Side, open_hold
 from storage.database import Database, DatabaseUnavailable
 
 
@@ -159,11 +159,10 @@ def test_an_audit_that_is_left_in_the_middle_leaves_the_connection_usable(databa
 
 
 def test_an_audit_sees_one_state_while_others_write(database: Database) -> None:
-    write_books(database)
+    award_id = write_books(database)
     with database.snapshot() as connection:
         assert list(Audit(connection).faults()) == []
-        more = Movement("fund/x", "fund", "treasury:region", "treasury:restored", HOUR, "x")
-        move(database, Posting(movements=(more,)))
+        move(database, open_hold("job-more", Side(award_id, HOUR, 1000), None))
         books = Audit(connection)
         assert (list(books.faults()), books.transfers) == ([], 9)
     with database.snapshot() as connection:

@@ -197,9 +197,10 @@ def test_any_number_of_workers_send_each_letter_once(services: Services, mail: M
     settings = services.settings.model_copy(update=mail.settings)
     with ThreadPoolExecutor(4) as pool:
         sent = list(pool.map(lambda _: send_due(replace(services, postman=SmtpPostman(settings))), range(4)))
-    while send_due(replace(services, postman=SmtpPostman(settings))):
-        pass
     assert sum(sent) <= 30
+    for _ in range(20):  # a busy machine may have broken off a connection: such a letter is tried again
+        due_now(services.database)
+        send_due(replace(services, postman=SmtpPostman(settings)))
     assert len({str(letter["Message-ID"]) for letter in mail.letters}) == 30
     assert len(mail.letters) == 30
     assert all(row.sent_at for row in rows(services.database))

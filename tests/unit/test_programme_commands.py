@@ -37,6 +37,9 @@ def shown(typist: Typist, name: str) -> Any:
 
 def test_each_ready_made_file_opens_a_programme_that_awards(typist: Typist) -> None:
     end = TODAY + timedelta(days=120)
+    typist.done("marc", "tariff", "add", "teratec", "a100-80", "2", "--from", str(TODAY))
+    typist.done("marc", "aid", "declare", "acme", "--none", "--on", str(TODAY), "--document", "GED-1")
+    act = ("--act", "CP 2026-17", "--act-on", str(TODAY))
     for template in programme_file.templates():
         options = ("--template", template, "--name", f"{template}-x", "--budget", "500h")
         said = typist.done("marc", "programme", "create", *options)
@@ -44,7 +47,7 @@ def test_each_ready_made_file_opens_a_programme_that_awards(typist: Typist) -> N
         policy = shown(typist, f"{template}-x")["policy"]
         about = ("--confidentiality", policy["confidentialities"][-1], "--nature", policy["natures"][-1])
         typist.done("marc", "project", "add", f"{template}-p", "--org", "acme", "--programme", f"{template}-x", *about)
-        typist.done("marc", "award", "grant", f"{template}-p", "100h", "--from", str(TODAY), "--to", str(end))
+        typist.done("marc", "award", "grant", f"{template}-p", "100h", "--from", str(TODAY), "--to", str(end), *act)
         [budget] = shown(typist, f"{template}-x")["budgets"]
         assert (budget["awarded_credits"], budget["unawarded_credits"]) == (360_000_000, 1_440_000_000)
     assert len(json.loads(typist.done("marc", "programme", "list", "--json"))) == 1 + len(programme_file.templates())
