@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import (
     Column,
     ColumnElement,
@@ -27,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session
 
 WAIT_S = 10
@@ -148,16 +149,24 @@ def among(connection: Connection, column: Column[Any], values: Sequence[str]) ->
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows that all name the same columns; in one statement on PostgreSQL, whatever their number."""
+    """Insert rows that all name the same columns; by COPY on PostgreSQL, whatever their number.
+
+    A column that no row names gets the table's own default, never one of Python's.
+    """
     if not rows:
         return
     if connection.dialect.name == "sqlite":
         connection.execute(insert(table), rows)
         return
     names = tuple(rows[0])
-    statement, bind = _insert_statement(connection.dialect, table, names)
-    values = {name: [to(row[name]) for row in rows] for name, to in zip(names, bind, strict=True)}
-    connection.execute(statement, values)
+    statement, bind = _copy_statement(connection.dialect, table, names)
+    cursor: Any = connection.connection.cursor()
+    try:
+        with cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row([to(row[name]) for name, to in zip(names, bind, strict=True)])
+    except psycopg.Error as error:
+        raise DBAPIError.instance(statement, None, error, psycopg.Error, dialect=connection.dialect) from error
 
 
 def update_column(connection: Connection, column: Column[int], values: Mapping[str, int]) -> None:
@@ -179,14 +188,11 @@ _Bound = Callable[[Any], Any]
 
 
 @lru_cache(maxsize=256)
-def _insert_statement(dialect: Dialect, table: Table, names: tuple[str, ...]) -> tuple[TextClause, tuple[_Bound, ...]]:
-    """Return an INSERT of as many rows as the arrays bound to it are long, and what binds each column's values."""
+def _copy_statement(dialect: Dialect, table: Table, names: tuple[str, ...]) -> tuple[str, tuple[_Bound, ...]]:
+    """Return the COPY of rows that name these columns, and what binds each column's values."""
     columns = ", ".join(f'"{name}"' for name in names)
-    # A type's length is left out of the cast, which would cut a longer text in silence: the column refuses it.
-    arrays = ", ".join(f"CAST(:{name} AS {table.c[name].type.compile(dialect).split('(')[0]}[])" for name in names)
-    statement = text(f'INSERT INTO "{table.name}" ({columns}) SELECT * FROM unnest({arrays})')  # noqa: S608
     processors = (table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names)
-    return statement, tuple(processor or _same for processor in processors)
+    return f'COPY "{table.name}" ({columns}) FROM STDIN', tuple(processor or _same for processor in processors)
 
 
 @lru_cache(maxsize=64)
