@@ -104,7 +104,7 @@ def _line(wanted: AidWanted) -> AidLine:
     if not wanted.act_reference or wanted.act_on is None:
         raise AidIncomplete(
             "State aid is granted by an act: its reference or its day is missing",
-            "give both: --act REFERENCE --act-on DAY, in a file act_reference and act_on"
+            "give both: --act REFERENCE --act-on DAY, in a file act_reference and act_on",
         )
     if wanted.act_on > paris_day(wanted.granted_at):
         raise AidIncomplete(

@@ -1,15 +1,13 @@
 """State aid as a manager types it, from the command line to the real service, on both engines."""
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aid_rules import EURO, HOUR, noon
-from typed import Type, Typed, typing_at
+from typed import Type, in_json, typing_at
 from world import World, world
 
 from broker import aid
@@ -84,11 +82,6 @@ def granted(region: World, project: str, hours: int, regime: str = "de-minimis",
 
 def declared(typed: Type, organisation: str = "laiterie", on: str = "2026-04-02") -> None:
     assert typed("marc", "aid", "declare", organisation, "--none", "--on", on, "--document", "GED 1").code == 0
-
-
-def in_json(ran: Typed) -> Any:
-    assert ran.code == 0, ran.err
-    return json.loads(ran.out)
 
 
 def without_ids(text: str) -> str:
