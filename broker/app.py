@@ -32,7 +32,7 @@ from broker.api import (
 from broker.bootstrap import Services
 from broker.document import describe
 from broker.errors import KNOWN, status_of
-from broker.schemas import Problem, RowFault
+from broker.schemas import SLUG_PATTERN, Problem, RowFault
 
 PARTS = (
     *(jobs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
@@ -139,6 +139,8 @@ def _sentence(fault: dict[str, Any]) -> str:
     """Word what pydantic found: the field as people know it, then what it should be."""
     field = ".".join(str(part)[:80] for part in fault["loc"] if part not in ("body", "query", "path"))
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "string_pattern_mismatch" and fault["ctx"]["pattern"] == SLUG_PATTERN:
+        message = "a name has lower case letters, digits and hyphens, at most 40, and no hyphen at its ends"
     return f"{field}: {message}" if field else message
 
 

@@ -11,9 +11,9 @@ from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
 from io import StringIO
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from broker.errors import BadRequest
 from broker.identifiers import (
@@ -23,7 +23,7 @@ from broker.identifiers import (
     checked_naf,
     checked_siret,
 )
-from broker.schemas import Confidentiality, Credits, Day, Label, Nature, RowFault, Slug
+from broker.schemas import ActReference, Confidentiality, Credits, Day, Label, Nature, RowFault, Slug
 from broker.schemas.organisations import Kind, Size
 from quotas.amounts import CREDITS_PER_HOUR
 
@@ -246,7 +246,7 @@ def _words(type_: Any) -> tuple[str, ...]:
 
 _slug = _of_type(Slug, "no name: lower case letters, digits and hyphens, at most 40")
 _label = _of_type(Label, "no text of at most 200 characters without control characters")
-_act = _of_type(Annotated[Label, Field(max_length=100)], "no reference of at most 100 characters, without controls")
+_act = _of_type(ActReference, "no reference of at most 100 characters, without controls")
 _READERS: dict[str, Callable[[str], Any]] = {
     "organisation": _slug,
     "full_name": _label,

@@ -8,6 +8,14 @@ from broker.errors import NameTaken, NotFound
 from broker.models import Organisation, Person, Project, Site
 from quotas.models import Programme
 
+LISTED_BY = {
+    Organisation: "org list",
+    Person: "person list",
+    Programme: "programme list",
+    Project: "project list",
+    Site: "site list",
+}
+"""The command that lists each kind of thing."""
 Named = TypeVar("Named", Organisation, Person, Programme, Project, Site)
 
 
@@ -20,7 +28,7 @@ def named(session: Session, model: type[Named], name: str) -> Named:
     row = session.exec(select(model).where(model.name == name)).one_or_none()
     if row is None:
         kind = model.__name__.lower()
-        raise NotFound(f"no {kind} {name}", f"GET /v1/{kind}s lists them")
+        raise NotFound(f"no {kind} {name}", f"`idf-compute {LISTED_BY[model]}` shows those that there are")
     return row
 
 

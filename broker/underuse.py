@@ -6,17 +6,18 @@ written once for its event, each step of a reclaim is taken under the books' loc
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from sqlmodel import Session, col, select
 
-from broker import award_letters
+from broker import aid, award_letters
 from broker.addressees import leads_of, managers
 from broker.award_letters import Subject, Words
 from broker.bootstrap import Services
 from broker.models import Project
 from broker.notices import tell, untold
+from quotas.amounts import days_later
 from quotas.award_life import AwardState
 from quotas.balances import NOTHING, Balances, balances_of
 from quotas.models import Award, Programme, ReclaimNotice
@@ -115,7 +116,7 @@ def _letters(watched: Watched, at: datetime) -> Iterator[tuple[str, Words]]:
     if reached:  # the highest alone: who jumped over several is told once
         words = award_letters.spent(watched.subject, balances, reached[-1])
         yield f"award-spent/{award.id}/{total}/{reached[-1]}", words
-    if at >= award.end_at - timedelta(days=policy.expiring_days):
+    if at >= days_later(award.end_at, -policy.expiring_days):
         words = award_letters.ending(watched.subject, balances, policy.export_days)
         yield f"award-ends/{award.id}/{award.end_at:%Y%m%d%H%M}", words
 
@@ -148,7 +149,10 @@ def _announce(session: Session, award_id: str, at: datetime) -> None:
 def _carry_out(session: Session, award_id: str, at: datetime) -> None:
     notice = carry_out(session, award_id, at)
     if notice is not None:
-        subject = subject_of(session, session.get_one(Award, award_id))
+        award = session.get_one(Award, award_id)
+        if notice.reclaimed_credits:
+            aid.take_back(session, award, notice.reclaimed_credits, notice.id, at)
+        subject = subject_of(session, award)
         _tell(session, notice, "ended", award_letters.ended(subject, notice), to_managers=True, at=at)
         return
     waiting = session.exec(

@@ -9,7 +9,7 @@ import typer
 from cli.client import Row, connect
 from cli.exits import Exit, Failure
 from cli.options import Json
-from cli.output import Column, as_json, note, one_line, say, table
+from cli.output import as_json, note, one_line, say
 from cli.units import hours_text
 
 app = typer.Typer()
@@ -78,12 +78,12 @@ def _read(file: Path) -> str:
 
 
 def _reasons(rows: list[Row]) -> None:
-    """Print every reason why rows are refused, line by line."""
-    columns = (
-        Column("LINE", right=True), Column("COLUMN"), Column("REFUSED BECAUSE", shrinks=True),
-        Column("WHAT WOULD PASS", shrinks=True),
-    )  # fmt: skip
-    table(columns, [[row["line"], row["column"], row["rule"], row["remedy"]] for row in rows])
+    """Print every reason why rows are refused, whole: a table would cut them at a terminal's width."""
+    for row in rows:
+        where = f"line {row['line']}" + (f", {one_line(row['column'])}" if row["column"] else "")
+        say(f"{where}: {one_line(row['rule'])}")
+        if row["remedy"]:
+            say(f"  {one_line(row['remedy'])}")
 
 
 def _made(made: Row) -> None:

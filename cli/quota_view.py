@@ -24,7 +24,7 @@ def quota(project: str | None, in_json: bool) -> None:
 
 
 def _show(award: Row) -> None:
-    ended = "" if award["active"] else ", not active"
+    ended = "" if award["active"] else ", no job may start now"
     days = f"{first_day(award['start_at'])} to {last_day(award['end_at'])}{ended}"
     whose = f"{one_line(award['project'])} ({one_line(award['programme'])})"
     say(f"{whose}, award {one_line(award['id'])}, {days}")

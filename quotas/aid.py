@@ -103,7 +103,8 @@ def _line(wanted: AidWanted) -> AidLine:
         )
     if not wanted.act_reference or wanted.act_on is None:
         raise AidIncomplete(
-            "State aid is granted by an act: its reference or its day is missing", "give the act's reference and day"
+            "State aid is granted by an act: its reference or its day is missing",
+            "give both: --act REFERENCE --act-on DAY, in a file act_reference and act_on",
         )
     if wanted.act_on > paris_day(wanted.granted_at):
         raise AidIncomplete(
@@ -113,7 +114,7 @@ def _line(wanted: AidWanted) -> AidLine:
     if wanted.micro_euros_per_hour is None:
         raise AidValueUnknown(
             "no tariff is known for the day of the grant, so the award's value as aid cannot be told",
-            "enter the sites' tariffs in euros per GPU-hour",
+            "enter the sites' tariffs: idf-compute tariff add",
         )
     return AidLine(
         id=new_id("aid"),

@@ -47,6 +47,11 @@ def day_start(day: date) -> datetime:
     return datetime.combine(day, time(), PARIS).astimezone(UTC)
 
 
+def days_later(moment: datetime, days: int) -> datetime:
+    """Return the same time of day in Europe/Paris so many calendar days later, or earlier where negative; in UTC."""
+    return (moment.astimezone(PARIS) + timedelta(days=days)).astimezone(UTC)
+
+
 def period(start_on: date, end_on: date) -> tuple[datetime, datetime]:
     """Return [start, end) in UTC of a span of days in Europe/Paris whose last day is included."""
     return day_start(start_on), day_start(end_on + timedelta(days=1))

@@ -5,9 +5,10 @@ requested ─▶ in_review ─▶ active ─▶ expiring ─▶ closed
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
+from quotas.amounts import days_later
 from quotas.errors import AwardStateWrong
 
 
@@ -69,7 +70,7 @@ class StoragePhase(StrEnum):
     CLOSED = "closed"
 
 
-SETTLING = timedelta(days=1)
+SETTLING_DAYS = 1
 """For which data is only read after an award's end, before its export begins."""
 
 UNDECIDED = frozenset({AwardState.REQUESTED, AwardState.IN_REVIEW})
@@ -110,7 +111,7 @@ def check_move(award_id: str, before: AwardState, after: AwardState) -> None:
         AwardStateWrong: says how it stands.
     """
     if not is_legal(before, after):
-        raise state_wrong(award_id, before, after.replace("_", " "))
+        raise state_wrong(award_id, before, "approved" if after is AwardState.ACTIVE else after.replace("_", " "))
 
 
 def state_wrong(award_id: str, state: AwardState, wanted: str) -> AwardStateWrong:
@@ -134,10 +135,10 @@ def storage_dates(end_at: datetime, export_days: int) -> StorageDates:
     """Return the dates of an award's data, which follow from its end and its programme's days for export.
 
     On the day after the end it is read-only and nothing else, while the last jobs settle; from then it is
-    exported, until so many days after the end.
+    exported, until so many days after the end: days of the calendar in Paris, of 23 to 25 hours.
     """
-    export_until = end_at + timedelta(days=export_days)
-    return StorageDates(end_at, min(end_at + SETTLING, export_until), export_until)
+    export_until = days_later(end_at, export_days)
+    return StorageDates(end_at, min(days_later(end_at, SETTLING_DAYS), export_until), export_until)
 
 
 def storage_phase(end_at: datetime, export_days: int, at: datetime) -> StoragePhase:

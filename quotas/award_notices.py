@@ -2,7 +2,7 @@
 
 from datetime import date, datetime, timedelta
 
-from quotas.amounts import PARIS
+from quotas.amounts import PARIS, days_later
 from quotas.award_life import AwardState, storage_dates
 
 
@@ -14,7 +14,7 @@ def notices_of(
     ended = state in (AwardState.EXPIRING, AwardState.CLOSED) or (state is AwardState.ACTIVE and end_at <= now)
     if ended:
         return [f"it has ended; its data may be exported until {_last_day(until)}"] if now < until else []
-    if state is not AwardState.ACTIVE or now < max(start_at, end_at - timedelta(days=expiring_days)):
+    if state is not AwardState.ACTIVE or now < max(start_at, days_later(end_at, -expiring_days)):
         return []
     days = (_last_day(end_at) - now.astimezone(PARIS).date()).days
     when = {0: "today", 1: "tomorrow"}.get(days, f"in {days} days")

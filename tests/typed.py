@@ -1,12 +1,13 @@
 """The command line in this process, typed at a region's real service on loopback."""
 
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import uvicorn
@@ -54,3 +55,9 @@ def typing_at(
     yield run
     server.should_exit = True
     thread.join(20)
+
+
+def in_json(ran: Typed) -> Any:
+    """Read what a command with `--json` printed; it must have succeeded."""
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)

@@ -64,7 +64,7 @@ def list_weights(at: At, name: Annotated[str, Query(max_length=40)]) -> Page[Gpu
     with at.read() as session:
         rows = weight_history(session, name)
         if not rows:
-            raise NotFound(f"no GPU class {name}", "GET /v1/gpu-classes lists them")
+            raise NotFound(f"no GPU class {name}", "`idf-compute class list` shows those that there are")
         return Page(items=[GpuClassOut.model_validate(row, from_attributes=True) for row in rows])
 
 

@@ -28,7 +28,7 @@ def ask_for_refund(body: RefundIn, at: At) -> Response:
     def act(session: Session) -> RefundOut:
         job = session.get(Job, body.job_id)
         if job is None:
-            raise NotFound(f"no job {body.job_id}", "GET /v1/jobs lists them")
+            raise NotFound(f"no job {body.job_id}", "`idf-compute jobs` shows those that you may see")
         wanted = RefundWanted(
             job_id=job.id,
             award_id=job.award_id,

@@ -6,10 +6,10 @@ from typing import Annotated
 from pydantic import BaseModel, Field, model_validator
 
 from broker.schemas.base import (
+    ActReference,
     Credits,
     Day,
     Id,
-    Label,
     Schema,
     Sentences,
     Slug,
@@ -32,7 +32,7 @@ class AwardIn(Schema):
     purpose: Sentences | None = None
     continues: Id | None = None
     """An award of the same project that this one goes on from: data and members stay as they are."""
-    act_reference: Label | None = None
+    act_reference: ActReference | None = None
     act_on: Day | None = None
 
     @model_validator(mode="after")
@@ -60,7 +60,7 @@ class ApproveIn(Schema):
     amount_credits: Credits | None = None
     start_on: Day | None = None
     end_on: Day | None = None
-    act_reference: Label | None = None
+    act_reference: ActReference | None = None
     """The Region's decision."""
     act_on: Day | None = None
 

@@ -29,10 +29,13 @@ def _has_no_nul(value: str) -> str:
     return value
 
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+SLUG_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN)]
 """A name that is typed: lower case letters, digits and hyphens, at most 40."""
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_plain_text)]
 """A name that is only shown."""
+ActReference = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_is_plain_text)]
+"""The reference of an act of the Region, on an award."""
 Sentences = Annotated[str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_is_plain_text)]
 """A reason, a remark: a few sentences in one line."""
 Text = Annotated[str, AfterValidator(_has_no_nul)]

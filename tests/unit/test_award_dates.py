@@ -44,6 +44,19 @@ def test_no_days_for_export() -> None:
     assert storage_dates(END, 0).export_from == END
 
 
+def test_days_of_storage_are_days_in_paris_over_a_clock_change() -> None:
+    """An award that ends with 10 October 2026, before the clocks go back on the 25th."""
+    end_at = day_start(date(2026, 10, 11))
+    dates = storage_dates(end_at, 30)
+    assert dates.export_from == day_start(date(2026, 10, 12))
+    assert dates.export_until == day_start(date(2026, 11, 10)) == end_at + timedelta(days=30, hours=1)
+    on_the_day = storage_dates(day_start(date(2026, 10, 25)), 30)
+    assert on_the_day.export_from == day_start(date(2026, 10, 26)), "a day of 25 hours"
+    start_at, shown = day_start(date(2026, 1, 1)), day_start(date(2026, 10, 10))
+    (told,) = notices_of(AwardState.ACTIVE, start_at, day_start(date(2026, 11, 9)), 30, 30, shown)
+    assert "in 29 days, with 2026-11-08" in told
+
+
 def said(now: datetime, state: AwardState = AwardState.ACTIVE, end_at: datetime = END) -> list[str]:
     return notices_of(state, START, end_at, 30, 30, now)
 

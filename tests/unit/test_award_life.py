@@ -175,7 +175,7 @@ def test_a_request_ends_with_a_reason_and_moves_nothing(books: Books, step: obje
         assert step(session, award_id, "not now", MARC, NOW).state == state  # type: ignore[operator]
     assert books.left() == 1000 * HOUR
     assert books.story(award_id)[-1] == (state, "psn-marc")
-    with pytest.raises(AwardStateWrong, match=f"was {state}: it cannot be active") as refusal:
+    with pytest.raises(AwardStateWrong, match=f"was {state}: it cannot be approved") as refusal:
         books.approve(award_id)
     assert refusal.value.remedy
 

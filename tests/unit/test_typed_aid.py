@@ -1,20 +1,19 @@
 """State aid as a manager types it, from the command line to the real service, on both engines."""
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aid_rules import EURO, HOUR, noon
-from typed import Type, Typed, typing_at
+from typed import Type, in_json, typing_at
 from world import World, world
 
 from broker import aid
 from broker.models import Project
 from broker.names import named
+from broker.underuse import watch_awards
 from quotas.amounts import day_start, paris_day
 from quotas.awards import Actor, Papers, Subject, Terms, grant
 from quotas.errors import AidAboveCeiling, AidUndeclared, AidValueUnknown
@@ -83,11 +82,6 @@ def granted(region: World, project: str, hours: int, regime: str = "de-minimis",
 
 def declared(typed: Type, organisation: str = "laiterie", on: str = "2026-04-02") -> None:
     assert typed("marc", "aid", "declare", organisation, "--none", "--on", on, "--document", "GED 1").code == 0
-
-
-def in_json(ran: Typed) -> Any:
-    assert ran.code == 0, ran.err
-    return json.loads(ran.out)
 
 
 def without_ids(text: str) -> str:
@@ -245,6 +239,23 @@ def test_the_letter_tells_amount_regulation_act_and_duties(region: World, typed:
     assert typed("marc", "aid", "letter", award_id).out == page, "the same at any time"
     text = typed("marc", "aid", "letter", award_id, "--text").out
     assert without_ids(text) == (GOLDEN / "aid_letter.txt").read_text()
+
+
+def test_what_goes_back_unused_is_aid_no_longer(region: World, typed: Type) -> None:
+    enter_tariff(region)
+    declared(typed)
+    award_id = granted(region, "fromage", 100)
+    rule = {"after_thousandths": 500, "used_below_thousandths": 300, "take_thousandths": 500}
+    policy = {"kind": "pack-ia", "regime": "de-minimis", "notice_days": 15, "reclaim": [rule]}
+    region.post("marc", "/programmes/pack-aide/policy", policy)
+    watch_awards(region.services, noon(date(2026, 9, 1)))
+    watch_awards(region.services, noon(date(2026, 9, 20)))
+    lines = in_json(typed("marc", "aid", "register", "--json"))
+    assert [(line["kind"], line["credits"]) for line in lines] == [("grant", 100 * HOUR), ("reduction", -50 * HOUR)]
+    assert lines[1]["reduces_id"] == lines[0]["id"]
+    assert lines[1]["act_reference"].startswith("rcl-")
+    assert lines[1]["value_micro_euros"] * 2 == -lines[0]["value_micro_euros"]
+    assert {line["award"] for line in lines} == {award_id}
 
 
 def test_the_letter_of_an_exempted_scheme(region: World, typed: Type) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from typed_commands import Type, in_json, typing_at
+from typed import Type, in_json, typing_at
 from world import World, world
 
 from cli.award_file import TEMPLATE

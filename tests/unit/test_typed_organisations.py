@@ -5,9 +5,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from typed_commands import Type, in_json, typing_at
+from typed import Type, in_json, typing_at
 from world import World, world
 
+from cli.exits import Exit
 from quotas.amounts import PARIS
 from storage.tables import utcnow
 
@@ -122,3 +123,10 @@ def test_an_address_of_mail_comes_and_goes(typed: Type) -> None:
     assert in_json(typed("ines", "whoami", "--json"))["person"]["email"] == "ines@example.fr"
     typed("olga", "person", "set", "zoe", "--clear", "email", "--clear", "full-name")
     assert "zoe@example.fr" not in typed("olga", "person", "list", "--json").out
+
+
+def test_a_name_that_does_not_fit_is_told_what_would(typed: Type) -> None:
+    ran = typed("marc", "org", "add", "Béta SARL")
+    assert ran.code == Exit.USAGE
+    assert "a name has lower case letters, digits and hyphens, at most 40" in ran.err
+    assert "`idf-compute org list` shows those that there are" in typed("marc", "org", "show", "nowhere").err
