@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi.testclient import TestClient
+from filled import fill
 from httpx import Response
 from sqlmodel import select, update
 
@@ -165,6 +166,12 @@ class World:
         with self.services.database.read() as session:
             return list(broken(session))
 
+    def enter_all(self) -> None:
+        self.enter_people()
+        self.enter_projects()
+        self.enrol_site()
+        self.enter_contract()
+
     def enter_people(self) -> None:
         with self.services.database.write() as session:
             for name, roles in PEOPLE.items():
@@ -215,16 +222,28 @@ def world(
     database_url: str, folder: Path, scheduler: Scheduler | None = None, *, made_before: bool = False
 ) -> Iterator[World]:
     """A region with people, projects and a site, over a scheduler in memory unless another is given."""
+    fresh = scheduler is None and not made_before
+    tokens = fill(database_url, lambda url: _entered(url, folder / "filling")) if fresh else None
+    with _opened(database_url, folder, scheduler) as made:
+        if tokens is not None:
+            made.tokens.update(tokens)
+        elif not made_before:
+            made.enter_all()
+        yield made
+
+
+def _entered(database_url: str, folder: Path) -> dict[str, str]:
+    with _opened(database_url, folder, None) as made:
+        made.enter_all()
+        return made.tokens
+
+
+@contextmanager
+def _opened(database_url: str, folder: Path, scheduler: Scheduler | None) -> Iterator[World]:
     chosen = scheduler or FakeScheduler(now=utcnow(), gpus_total=8)
     settings = Settings(data_dir=folder, database_url=database_url, allow_loopback_sites=True)
     configure_log(settings.log_level)
     services = bootstrap(settings, make_scheduler=lambda _site: chosen)
     with TestClient(create_app(services), raise_server_exceptions=False) as client:
-        made = World(services, chosen, client)
-        if not made_before:
-            made.enter_people()
-            made.enter_projects()
-            made.enrol_site()
-            made.enter_contract()
-        yield made
+        yield World(services, chosen, client)
     services.close()
