@@ -45,7 +45,8 @@ PATHS: dict[str, frozenset[tuple[str, str]]] = {
     "settle": frozenset({("held", "consumed")}),
     "overrun": frozenset({("overrun", "consumed")}),
     "release": frozenset({("held", "available")}),
-    "refund": frozenset({("consumed", "available"), ("consumed", "overrun")}),
+    # The third way takes a refund back that a lower charge made too large (quotas/corrections.py).
+    "refund": frozenset({("consumed", "available"), ("consumed", "overrun"), ("overrun", "consumed")}),
     "adjust": frozenset(
         {("available", "consumed"), ("consumed", "available"), ("overrun", "consumed"), ("consumed", "overrun")}
     ),

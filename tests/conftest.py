@@ -132,3 +132,10 @@ def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSs
     yield make
     for scheduler in made:
         scheduler.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a database: on SQLite it is quick, and there are more than a thousand of them."""
+    for item in items:
+        if {"database", "database_url", "empty_url"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.database)

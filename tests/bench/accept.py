@@ -10,9 +10,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -69,12 +69,9 @@ def served(which: str, folder: Path) -> Iterator[tuple[int, str]]:
 
 def round_of(port: int, token: str, latencies: list[float]) -> float:
     """Return accepted jobs per second of one round."""
-    threads = [threading.Thread(target=client, args=(port, token, latencies)) for _ in range(CLIENTS)]
     began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda _: client(port, token, latencies), range(CLIENTS)))  # raises what a client raised
     return CLIENTS * REQUESTS / (time.perf_counter() - began)
 
 

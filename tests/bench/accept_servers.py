@@ -14,9 +14,11 @@ def ours(folder: Path) -> object:
     from adapters.fake import FakeScheduler
     from broker.app import create_app
     from broker.bootstrap import bootstrap
+    from broker.logs import configure_log
     from broker.schema_version import migrate_to
     from broker.settings import Settings
 
+    configure_log("warning")
     url = f"sqlite:///{folder / 'ours.sqlite3'}"
     migrate_to(url)
     settings = Settings(data_dir=folder, database_url=url, allow_loopback_sites=True)
@@ -26,6 +28,7 @@ def ours(folder: Path) -> object:
     made.enter_people()
     made.enter_projects(award_hours=4000)
     made.enrol_site()
+    made.enter_contract(hours=100_000)
     print(made.tokens["ines"], flush=True)
     return app
 

@@ -7,9 +7,9 @@ two transfers hashed into the chain, one hold row.
 """
 
 import itertools
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psycopg
@@ -105,12 +105,9 @@ def _round(act: Callable[[int, int], None]) -> float:
         for turn in range(each):
             act(number, turn)
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
     began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, range(CLIENTS)))  # raises what a client raised
     return HOLDS / (time.perf_counter() - began)
 
 

@@ -58,7 +58,7 @@ class Job:
         left = HELD
         for number, charge in attempts.items():
             covered = min(left, charge)
-            self.move("spend", "available", "consumed", covered, number)
+            self.move("adjust", "available", "consumed", covered, number)
             self.move("overrun", "overrun", "consumed", charge - covered, number)
             left -= covered
             self.charges[number] = charge
@@ -97,7 +97,7 @@ def job(session: Session, awarded: int = PLENTY) -> Job:
     made = Job(session, f"job-{next(_numbers)}", {})
     for kind in ("available", "held", "consumed", "overrun"):
         open_account(session, kind, made.name)
-    made.move("award", "treasury:region", "available", awarded)
+    made.move("contract", "treasury:region", "available", awarded)
     return made
 
 
@@ -176,7 +176,7 @@ def test_where_too_little_is_available_overrun_pays_and_nothing_goes_below_zero(
     made = job(session, awarded=HELD + spare)
     made.settle(at_the_end)
     taken = made.balances()["available"] // 2
-    made.move("reclaim", "available", "treasury:region", taken)
+    made.move("contract-return", "available", "treasury:region", taken)
     for step in later:
         made.know(*step)
     found, total = made.balances(), sum(known[-1] for known in attempts)
