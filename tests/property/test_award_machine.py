@@ -180,8 +180,8 @@ class AwardMachine(RuleBasedStateMachine):
 
 def test_no_step_of_an_award_is_illegal_and_no_credit_is_lost(fresh_url: Callable[[str], str]) -> None:
     numbers = count(1)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: AwardMachine(Database(fresh_url(f"awards_{next(numbers)}"))),
+    run_state_machine_as_test(
+        lambda: AwardMachine(Database(fresh_url(f"awards_{next(numbers)}"))),  # type: ignore[arg-type]  # any factory
         settings=settings(
             max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),

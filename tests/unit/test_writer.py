@@ -121,8 +121,9 @@ def test_in_a_group_only_the_one_whose_row_stands_is_refused(desk: Desk) -> None
     refused = {number for number, answer in answers.items() if answer.exception(LONG_S)}
     [number] = refused
     assert number in (1, 3)
-    assert isinstance(answers[number].exception(), RowClash)
-    assert isinstance(answers[number].exception().__cause__, IntegrityError)
+    clash = answers[number].exception()
+    assert isinstance(clash, RowClash)
+    assert isinstance(clash.__cause__, IntegrityError)
     assert desk.held() == {"job-0", "job-1", "job-2", "job-3"} - {f"job-{number}"}
 
 
