@@ -5,11 +5,18 @@ BIN := $(VENV)/bin
 ROUNDS ?= 10
 BENCH ?= all
 FOLDERS := broker quotas adapters storage accounting cli
+COVERS := $(addprefix tests/unit/test_,$(addsuffix .py,adjustments aid aid_arithmetic aid_of_awards aid_settings \
+	award_dates award_import award_life awards_and_jobs can_award ceilings charged_jobs charging contracts forecast \
+	ledger policy programmes programme_commands reclaims refunds restores tariffs typed_aid underuse writer)) \
+	tests/property/test_charging.py tests/property/test_lifecycle.py
+MEASURED := --cov=quotas --cov-branch
+WHOLE := --cov-report=term-missing:skip-covered --cov-fail-under=100
+export COVERAGE_FILE := $(CURDIR)/build/coverage
 export PYTHONPATH := tests
 unexport PYTHONDONTWRITEBYTECODE
 export HYPOTHESIS_STORAGE_DIRECTORY := build/cache/hypothesis
 
-.PHONY: help demo up down test check bench torture-all clean pins packages
+.PHONY: help demo up down test check coverage bench torture-all clean pins packages
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -23,10 +30,15 @@ down: $(VENV)/.ready ## End what `make up` left running.
 	$(BIN)/python tests/demo.py down
 
 test: packages packages-postgres $(VENV)/.ready checks ## All tests, those against real Slurm, sshd and PostgreSQL included.
-	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest
+	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest $(MEASURED) $(WHOLE)
 
 check: $(VENV)/.ready checks ## Lint, types, import directions and the fast tests.
 	$(BIN)/python -m pytest -q --numprocesses=auto -m "not cluster and not postgres and not slow"
+
+coverage: packages-postgres $(VENV)/.ready ## Every branch of quotas/ is taken by a test: the gate of `make test`, in minutes.
+	@# What reads from PostgreSQL has branches of its own; all others are taken on SQLite alike.
+	$(BIN)/python -m pytest -q $(MEASURED) --cov-report= tests/unit/test_audit.py
+	$(BIN)/python -m pytest -q --numprocesses=auto -m "not postgres and not slow" $(MEASURED) --cov-append $(WHOLE) $(COVERS)
 
 .PHONY: checks packages-postgres
 checks: $(VENV)/.ready

@@ -51,16 +51,26 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a fresh, migrated database, on each engine in turn."""
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Make migrated databases in one test, on each engine in turn: a name in, an address out."""
     if request.param == "sqlite":
-        file = tmp_path / "broker.sqlite3"
-        shutil.copy(request.getfixturevalue("sqlite_template"), file)
-        return f"sqlite:///{file}"
+        template: Path = request.getfixturevalue("sqlite_template")
+        return lambda name: f"sqlite:///{shutil.copy(template, tmp_path / f'{name}.sqlite3')}"
     server: PostgresServer = request.getfixturevalue("postgres")
-    name = f"test_{next(_numbers)}"
-    _on_server(server, f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('postgres_template')}")
-    return server.database_url(name)
+    of = request.getfixturevalue("postgres_template")
+
+    def make(name: str) -> str:
+        unique = f"{name}_{next(_numbers)}"
+        _on_server(server, f"CREATE DATABASE {unique} TEMPLATE {of}")
+        return server.database_url(unique)
+
+    return make
+
+
+@pytest.fixture
+def database_url(fresh_url: Callable[[str], str]) -> str:
+    """The address of a fresh, migrated database, on each engine in turn."""
+    return fresh_url("broker")
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """State aid: whatever is granted, reduced and declared in whatever order, no three years hold more than the ceiling."""
 
-import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date, timedelta
-from pathlib import Path
 
 import pytest
 from aid_rules import EURO, HOUR, RULES, entered_award, had, wanted
@@ -31,16 +28,6 @@ grants = st.tuples(st.just("grant"), days, amounts, st.sampled_from(organisation
 reductions = st.tuples(st.just("reduction"), days, amounts, st.sampled_from(organisations))
 
 
-@pytest.fixture(scope="module")
-def region(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """One database for all examples: each undoes what it did."""
-    file = tmp_path_factory.mktemp("aid") / "broker.sqlite3"
-    shutil.copy(sqlite_template, file)
-    database = Database(f"sqlite:///{file}")
-    yield database
-    database.close()
-
-
 def above(aids: list[CountedAid]) -> list[date]:
     """Days whose three years, counted day by day and knowing nothing of our windows, hold more than the ceiling."""
     found = []
@@ -52,7 +39,7 @@ def above(aids: list[CountedAid]) -> list[date]:
     return found
 
 
-def check_every_order(region: Database) -> None:
+def check_every_order(database: Database) -> None:
     """Grant, reduce and declare in whatever order, and look at every window after each step."""
 
     @settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate])
@@ -61,7 +48,7 @@ def check_every_order(region: Database) -> None:
         steps=st.lists(st.one_of(grants, grants, reductions), min_size=1, max_size=10),
     )
     def holds(declared: list[tuple[date, int]], steps: list[tuple[str, date, int, str]]) -> None:
-        with region.write() as session:
+        with database.write() as session:
             enter_declarations(session, declared)
             awards: dict[str, str] = {}
             for step in steps:
@@ -86,14 +73,14 @@ def take(session: Session, awards: dict[str, str], kind: str, day: date, amount:
         take_back(session, awards[organisation], amount * HOUR, day)
 
 
-def test_no_order_of_grants_puts_a_window_above_the_ceiling(region: Database) -> None:
-    check_every_order(region)
+def test_no_order_of_grants_puts_a_window_above_the_ceiling(database: Database) -> None:
+    check_every_order(database)
 
 
-def test_a_rule_that_only_looks_back_is_found_out(region: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_that_only_looks_back_is_found_out(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quotas.aid.tightest", lambda aids, rules, day: sum_on(aids, rules.ceiling_on(day), day))
     with pytest.raises(AssertionError):
-        check_every_order(region)
+        check_every_order(database)
 
 
 def enter_declarations(session: Session, declared: list[tuple[date, int]]) -> None:

@@ -1,20 +1,15 @@
 """The life of awards: whatever is asked, decided, spent or outlived, no step is illegal and no credit is lost."""
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
-from pathlib import Path
-from typing import ClassVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlmodel import Session, select
 
-from broker.schema_version import migrate_to
 from quotas import award_changes, awards
 from quotas.amounts import PARIS, period
 from quotas.award_changes import Outcome
@@ -43,14 +38,12 @@ amounts = st.integers(min_value=1, max_value=3500)
 
 
 class AwardMachine(RuleBasedStateMachine):
-    template: ClassVar[Path | None] = None
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        self.database = database
 
     @initialize()
     def begin(self) -> None:
-        self.folder = tempfile.TemporaryDirectory()
-        file = Path(self.folder.name) / "awards.sqlite3"
-        shutil.copy(self._template(), file)
-        self.database = Database(f"sqlite:///{file}")
         self.now = datetime(2027, 1, 5, 12, tzinfo=UTC)
         self.states: dict[str, AwardState] = {}
         self.changes: list[str] = []
@@ -59,18 +52,6 @@ class AwardMachine(RuleBasedStateMachine):
         with self.database.write() as session:
             budget = (*period(date(2027, 1, 1), date(2028, 12, 31)), BUDGET)
             self.programme_id = open_programme(session, name="p", policy=POLICY, budgets=[budget]).id
-
-    @classmethod
-    def _template(cls) -> Path:
-        if cls.template is None:
-            cls.template = Path(tempfile.mkdtemp()) / "template.sqlite3"
-            migrate_to(f"sqlite:///{cls.template}")
-            database = Database(f"sqlite:///{cls.template}")
-            with database.engine.connect() as connection:
-                connection.exec_driver_sql("COMMIT")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            database.close()
-        return cls.template
 
     def _try(self, act: Callable[[Session], object]) -> None:
         """Do a step; one that is refused leaves nothing behind, which the invariants see."""
@@ -195,10 +176,13 @@ class AwardMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.database.close()
-        self.folder.cleanup()
 
 
-AwardMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-TestAwardMachine = AwardMachine.TestCase
+def test_no_step_of_an_award_is_illegal_and_no_credit_is_lost(fresh_url: Callable[[str], str]) -> None:
+    numbers = count(1)
+    run_state_machine_as_test(
+        lambda: AwardMachine(Database(fresh_url(f"awards_{next(numbers)}"))),  # type: ignore[arg-type]  # any factory
+        settings=settings(
+            max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        ),
+    )

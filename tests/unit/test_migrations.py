@@ -1,6 +1,5 @@
 """The tables come and go by Alembic alone, on both engines, and nobody runs on tables of another release."""
 
-import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -156,9 +155,10 @@ def test_tables_of_another_release_are_refused(empty_url: str) -> None:
 
 @pytest.mark.parametrize("what", ["serve", "worker", "token"])
 def test_the_service_refuses_tables_of_another_release_in_one_sentence(
-    broker_command: BrokerCommand, tmp_path: Path, what: str
+    broker_command: BrokerCommand, empty_url: str, tmp_path: Path, what: str
 ) -> None:
-    done = broker_command(*((what, "ines", "--file", str(tmp_path / "t")) if what == "token" else (what,)))
+    arguments = (what, "ines", "--file", str(tmp_path / "t")) if what == "token" else (what,)
+    done = broker_command(*arguments, DATABASE_URL=empty_url)
     assert done.code == 1
     assert done.err.splitlines() == [
         "idf-compute-broker: the database's tables are not those of this release: run `idf-compute-broker migrate`"
@@ -173,18 +173,17 @@ def test_a_database_that_is_away_is_one_sentence(broker_command: BrokerCommand, 
     assert "the database did not answer" in done.err
 
 
-def test_doctor_says_what_is_wrong_and_what_is_right(
-    broker_command: BrokerCommand, tmp_path: Path, sqlite_template: Path
-) -> None:
-    file = tmp_path / "broker.sqlite3"
-    done = broker_command("doctor")
+def test_doctor_says_what_is_wrong_and_what_is_right(broker_command: BrokerCommand, empty_url: str) -> None:
+    done = broker_command("doctor", DATABASE_URL=empty_url)
     assert (done.code, "run `idf-compute-broker migrate`" in done.out) == (1, True)
-    shutil.copy(sqlite_template, file)
-    done = broker_command("doctor")
+    migrate_to(empty_url)
+    done = broker_command("doctor", DATABASE_URL=empty_url)
     assert (done.code, "in order" in done.out) == (0, True), done
-    with Database(f"sqlite:///{file}").write() as session:
+    database = Database(empty_url)
+    with database.write() as session:
         session.execute(text("UPDATE ledger_account SET balance = 7 WHERE id = 'treasury:region'"))
-    done = broker_command("doctor")
+    database.close()
+    done = broker_command("doctor", DATABASE_URL=empty_url)
     assert (done.code, "account treasury:region: balance 7" in done.out) == (1, True)
 
 

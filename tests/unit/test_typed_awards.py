@@ -22,10 +22,8 @@ ANSWERS = (
 
 
 @pytest.fixture
-def region(sqlite_template: Path, tmp_path: Path) -> Iterator[World]:
-    file = tmp_path / "broker.sqlite3"
-    file.write_bytes(sqlite_template.read_bytes())
-    with world(f"sqlite:///{file}", tmp_path) as made:
+def region(database_url: str, tmp_path: Path) -> Iterator[World]:
+    with world(database_url, tmp_path) as made:
         made.post("marc", "/projects", {"name": "lumen", "organisation": "acme", "programme": "pack-ia-2026"})
         made.post("marc", "/projects/lumen/members", {"person": "nemo", "role": "lead"})
         yield made

@@ -16,10 +16,8 @@ TODAY = utcnow().astimezone(PARIS).date()
 
 
 @pytest.fixture
-def region(sqlite_template: Path, tmp_path: Path) -> Iterator[World]:
-    file = tmp_path / "broker.sqlite3"
-    file.write_bytes(sqlite_template.read_bytes())
-    with world(f"sqlite:///{file}", tmp_path) as made:
+def region(database_url: str, tmp_path: Path) -> Iterator[World]:
+    with world(database_url, tmp_path) as made:
         yield made
 
 
