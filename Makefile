@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := build/venv
 BIN := $(VENV)/bin
 ROUNDS ?= 10
+EXAMPLES ?= 2000
 BENCH ?= all
 FOLDERS := broker quotas adapters storage accounting cli
 export PYTHONPATH := tests
@@ -23,7 +24,7 @@ down: $(VENV)/.ready ## End what `make up` left running.
 	$(BIN)/python tests/demo.py down
 
 test: packages packages-postgres $(VENV)/.ready checks ## All tests, those against real Slurm, sshd and PostgreSQL included.
-	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest
+	IDF_TORTURE_ROUNDS=$(ROUNDS) IDF_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest
 
 check: $(VENV)/.ready checks ## Lint, types, import directions and the fast tests.
 	$(BIN)/python -m pytest -q --numprocesses=auto -m "not cluster and not postgres and not slow"
