@@ -163,13 +163,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _do(self, act: Callable[[Session], Any], refusal: type[QuotaError] | None = None) -> Any:
         """Take a step that must be refused with this error, or must not be refused."""
+        refused: QuotaError | None = None
+        done = None
         try:
             with self.books.write() as session:
                 done = act(session)
         except QuotaError as error:
-            assert type(error) is refusal, (error, refusal)
-            return None
-        assert refusal is None, refusal
+            refused = error
+        assert type(refused) is (refusal or type(None)), (refused, refusal)
         return done
 
     def _post(self, *postings: Posting) -> list[Any]:
@@ -411,11 +412,16 @@ class LedgerMachine(RuleBasedStateMachine):
             self.model.move(f"available:{award.id}", f"programme:{award.budget_id}", amount)
             notice.is_open = False
 
-    @rule(number=picks)
-    def announce_reclaim(self, number: int) -> None:
+    @rule(number=picks, before=st.integers(0, 40), afterwards=st.integers(0, 6))
+    def lie_unused(self, number: int, before: int, afterwards: int) -> None:
+        """Let days go by around the announcement: too few for the reclaim, or enough."""
+        self.let_time_pass(before)
         award = self._award(number)
-        if self._is_over(award):
-            return
+        if not self._is_over(award):
+            self._announce(award)
+            self.let_time_pass(afterwards)
+
+    def _announce(self, award: ModelAward) -> None:
 
         def act(session: Session) -> ReclaimNotice | None:
             row = session.get_one(Award, award.id)
