@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := build/venv
 BIN := $(VENV)/bin
 ROUNDS ?= 10
+EXAMPLES ?= 2000
 BENCH ?= all
 FOLDERS := broker quotas adapters storage accounting cli
 COVERS := $(addprefix tests/unit/test_,$(addsuffix .py,adjustments aid aid_arithmetic aid_of_awards aid_settings \
@@ -30,10 +31,11 @@ down: $(VENV)/.ready ## End what `make up` left running.
 	$(BIN)/python tests/demo.py down
 
 test: packages packages-postgres $(VENV)/.ready checks ## All tests, those against real Slurm, sshd and PostgreSQL included.
-	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest $(MEASURED) $(WHOLE)
+	IDF_TORTURE_ROUNDS=$(ROUNDS) IDF_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --numprocesses=auto -m "not cluster" $(MEASURED) $(WHOLE)
+	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m cluster
 
-check: $(VENV)/.ready checks ## Lint, types, import directions and the fast tests.
-	$(BIN)/python -m pytest -q --numprocesses=auto -m "not cluster and not postgres and not slow"
+check: $(VENV)/.ready checks ## Lint, types, import directions, and the tests that need no database or server.
+	$(BIN)/python -m pytest -q --numprocesses=auto -m "not cluster and not slow and not database"
 
 coverage: packages-postgres $(VENV)/.ready ## Every branch of quotas/ is taken by a test: the gate of `make test`, in minutes.
 	@# What reads from PostgreSQL has branches of its own; all others are taken on SQLite alike.
@@ -51,7 +53,7 @@ bench: packages $(VENV)/.ready ## Measure ours against the raw thing; BENCH=name
 	$(BIN)/python tests/bench/run.py $(BENCH)
 
 torture-all: packages packages-postgres $(VENV)/.ready ## Every fault test at its issue's full number of rounds.
-	IDF_TORTURE_ROUNDS=50 $(BIN)/python -m pytest -m torture --timeout=7200
+	IDF_TORTURE_ROUNDS=100 $(BIN)/python -m pytest -m torture --timeout=7200
 
 packages:
 	@sh tests/clusters/install-packages.sh python slurm

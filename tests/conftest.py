@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from broker_command import BrokerCommand
 from clusters.postgres import PostgresServer, PostgresUnavailable
+from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 
 from broker.schema_version import migrate_to
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from adapters.slurm import SlurmSsh
 
 _numbers = count()
+
+settings.register_profile(
+    "ledger",
+    max_examples=int(os.environ.get("IDF_EXAMPLES", "100")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+"""Of the tests of the books: `make test` sets their number of examples."""
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from adapters.port import Absent, Accepted, Answer, JobSpec, Uncertain, Unreacha
 from adapters.slurm import SlurmSsh
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture]
-ROUNDS = int(os.environ.get("IDF_TORTURE_ROUNDS", "10"))
+ROUNDS = min(50, int(os.environ.get("IDF_TORTURE_ROUNDS", "10")))
 JOBS = 24
 
 Make = Callable[..., SlurmSsh]

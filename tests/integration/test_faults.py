@@ -17,7 +17,7 @@ from clusters.region import Region
 from clusters.slurm.cluster import SlurmCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture]
-ROUNDS = int(os.environ.get("IDF_TORTURE_ROUNDS", "10"))
+ROUNDS = min(50, int(os.environ.get("IDF_TORTURE_ROUNDS", "10")))
 WEIGHT = 2000
 
 
