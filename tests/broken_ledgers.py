@@ -12,7 +12,7 @@ from quotas.ledger import Done, Movement, Posting
 from quotas.models import Account
 
 Break = Callable[[pytest.MonkeyPatch], None]
-_group: Any = ledger._Group  # noqa: SLF001
+_group: Any = ledger._Group
 
 
 def a_settle_ignores_what_is_left(patch: pytest.MonkeyPatch) -> None:

@@ -412,13 +412,15 @@ class LedgerMachine(RuleBasedStateMachine):
             self.model.move(f"available:{award.id}", f"programme:{award.budget_id}", amount)
             notice.is_open = False
 
-    @rule(number=picks, before=st.integers(0, 40), afterwards=st.integers(0, 6))
-    def lie_unused(self, number: int, before: int, afterwards: int) -> None:
-        """Let days go by around the announcement: too few for the reclaim, or enough."""
+    @rule(number=picks, before=st.integers(0, 40), used=st.integers(0, 200), afterwards=st.integers(0, 6))
+    def lie_unused(self, number: int, before: int, used: int, afterwards: int) -> None:
+        """Let days go by around the announcement: too few for the reclaim, or enough; a little is used meanwhile."""
         self.let_time_pass(before)
         award = self._award(number)
         if not self._is_over(award):
             self._announce(award)
+            if used:
+                self.hold(number, None, [(used, used)])
             self.let_time_pass(afterwards)
 
     def _announce(self, award: ModelAward) -> None:
