@@ -107,7 +107,7 @@ def test_closing_commits_what_waits_in_groups_of_at_most_a_number(
         closing = desk.callers.submit(desk.writer.close)
         wait_until(lambda: desk.writer._queue.qsize() == waiting + 1)
     closing.result(LONG_S)
-    assert [answer.result(0) for answer in answers] == [Done.POSTED] * waiting
+    assert [answer.result(LONG_S) for answer in answers] == [Done.POSTED] * waiting
     assert desk.held() == {f"job-{number}" for number in range(waiting + 1)}
     assert desk.database.groups == groups
 
