@@ -53,6 +53,7 @@ def _unchecked() -> Iterator[None]:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("_unchecked")
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", BROKEN, ids=lambda mistake: mistake.__name__)
 def test_a_broken_ledger_is_caught(mistake: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     mistake(monkeypatch)
