@@ -18,10 +18,10 @@ from accounting.newest import is_newest
 from accounting.refund_values import refund_euros, set_euros
 from accounting.tariffs import Rates, Valuation, added, details, euros_of, value_row
 from quotas.corrections import Booked, adjust, available_of, booked, payers_of
-from quotas.errors import QuotaError
 from quotas.holds import HoldLeft, Side
-from quotas.ledger import Posting, lock_head, post
+from quotas.ledger import Posting, lock_head
 from quotas.models import Refund
+from quotas.posting import post_all
 from storage.tables import new_id
 
 _records: Table = UsageRecord.__table__  # type: ignore[attr-defined]
@@ -130,9 +130,7 @@ def _write(
         postings += made.postings
         if number == 0:
             record["overrun_credits"] = max(0, made.from_overrun)
-    for outcome in post(connection, postings, at):
-        if isinstance(outcome, QuotaError):
-            raise outcome
+    post_all(connection, postings, at)
     connection.execute(insert(_records), [record])
     connection.execute(insert(_values), [value_row(record["id"], valuation, at)])
     if refunds.correction is not None:  # after the new value stands, of which it is a part

@@ -13,9 +13,10 @@ from accounting.refund_values import refund_euros, set_euros
 from accounting.tariffs import details, euros_of
 from quotas.approvals import approve
 from quotas.corrections import booked, check_refundable, payers_of, refund
-from quotas.errors import QuotaError, RefundDecided
-from quotas.ledger import Posting, lock_head, post
+from quotas.errors import RefundDecided
+from quotas.ledger import Posting, lock_head
 from quotas.models import Refund
+from quotas.posting import post_all
 from storage.tables import new_id
 
 EYES = 2
@@ -119,8 +120,6 @@ def _post(session: Session, made: Refund, person_id: str, at: datetime) -> None:
         made.contract_amount_credits = min(converted, paid.refundable)
         if made.contract_amount_credits:
             movements += refund(contract, paid, made.job_id, made.id, made.contract_amount_credits)
-    for outcome in post(connection, [Posting(movements=tuple(movements))], at):
-        if isinstance(outcome, QuotaError):
-            raise outcome
+    post_all(connection, [Posting(movements=tuple(movements))], at)
     made.state, made.decided_by, made.decided_at = "posted", person_id, at
     session.flush()

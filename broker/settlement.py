@@ -14,10 +14,10 @@ from accounting.tariffs import Rates, valued
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
 from quotas.charging import Rule, rules_by_id
-from quotas.errors import QuotaError
 from quotas.holds import HoldLeft, Side, release
-from quotas.ledger import Posting, post
+from quotas.ledger import Posting
 from quotas.models import Hold
+from quotas.posting import post_all
 
 _holds: Table = Hold.__table__  # type: ignore[attr-defined]
 
@@ -55,7 +55,7 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
             metered = meter(owner_of(row, rules[row.charging_rule_id]), attempt, left[job_id], now)
             left[job_id] = metered.left
             postings.append(valued(metered.posting, metered.record["id"], rates.value(metered.record), now))
-    _post(session, postings, now)
+    post_all(session.connection(), postings, now)
 
 
 def settle_jobs(session: Session, rows: Sequence[Row[Any]], now: datetime) -> None:
@@ -79,7 +79,7 @@ def _left(hold: Row[Any]) -> HoldLeft:
 
 
 def _release(session: Session, job_ids: Sequence[str], now: datetime) -> None:
-    _post(session, [release(left) for left in holds_left(session, job_ids).values()], now)
+    post_all(session.connection(), [release(left) for left in holds_left(session, job_ids).values()], now)
 
 
 def charges_of(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
@@ -110,9 +110,3 @@ def owner_of(row: Row[Any], rule: Rule) -> Owner:
         rule=rule,
         exclusive=row.exclusive,
     )
-
-
-def _post(session: Session, postings: Sequence[Posting], now: datetime) -> None:
-    for outcome in post(session.connection(), postings, now):
-        if isinstance(outcome, QuotaError):
-            raise outcome

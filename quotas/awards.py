@@ -12,12 +12,12 @@ from sqlmodel import Session, col, select
 from quotas import approvals
 from quotas.amounts import PARIS, day_start, hours_text, period
 from quotas.award_life import GRANTED, AwardState, check_move
-from quotas.errors import AwardUnknown, QuotaError
-from quotas.ledger import Posting, post
+from quotas.errors import AwardUnknown
+from quotas.ledger import Posting, open_accounts
 from quotas.models import Award, AwardEvent, Programme
 from quotas.policy import AwardAsked, ProgrammePolicy, refusals
-from quotas.posting import lock_books
-from quotas.programmes import award_movement, budget_for, days_text, fund_award, open_award_accounts, policy_of
+from quotas.posting import lock_books, post_all
+from quotas.programmes import award_movement, budget_for, days_text, fund_award, policy_of
 from storage.tables import new_id
 
 
@@ -117,11 +117,10 @@ def grant_many(session: Session, wanted: Sequence[tuple[Subject, Terms]], by: Ac
     made = [_granted_at_once(session, subject, terms, by, at) for subject, terms in wanted]
     session.add_all(made)
     session.flush()
-    open_award_accounts(session, [award.id for award in made])
+    open_accounts(session, [award.id for award in made])
     postings = [Posting(movements=(award_movement(award),)) for award in made]
-    for award, outcome in zip(made, post(session.connection(), postings, at), strict=True):
-        if isinstance(outcome, QuotaError):
-            raise outcome
+    post_all(session.connection(), postings, at)
+    for award in made:
         session.add(
             AwardEvent(
                 award_id=award.id, at=at, person_id=by.person_id, kind="granted", text=f"{terms_text(award)} granted"

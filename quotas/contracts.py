@@ -10,12 +10,13 @@ from sqlmodel import Session
 
 from quotas.amounts import CREDITS_PER_HOUR, hours_text
 from quotas.charging import Rule, Size, rate_credits_per_s
-from quotas.errors import ContractTooSmall, QuotaError
-from quotas.ledger import CAPACITY, Movement, Posting, account_id, open_account, post
+from quotas.errors import ContractTooSmall
+from quotas.ledger import CAPACITY, Movement, account_id, open_accounts
 from quotas.models import Account, Contract
+from quotas.posting import move
 from storage.tables import new_id, utcnow
 
-PURCHASED, ALLOCATED = "purchased", "allocated"
+ALLOCATED = "allocated"
 
 _contracts: Table = Contract.__table__  # type: ignore[attr-defined]
 _accounts: Table = Account.__table__  # type: ignore[attr-defined]
@@ -68,13 +69,11 @@ def open_contract(session: Session, *, gpu_seconds: int, weight_thousandths: int
         **facts,
     )
     session.add(contract)
-    for kind in ("available", "held", "consumed", "overrun"):
-        open_account(session, kind, contract.id)
-    session.flush()
+    open_accounts(session, [contract.id])
     movement = Movement(
         f"contract/{contract.id}", "contract", CAPACITY, account_id("available", contract.id), capacity, contract.id
     )
-    _posted(session, movement)
+    move(session, movement, contract.created_at)
     return contract
 
 
@@ -87,9 +86,10 @@ def give_back(session: Session, contract: Contract, gpu_seconds: int, return_id:
     amount = gpu_seconds * contract.weight_thousandths
     available = account_id("available", contract.id)
     try:
-        _posted(
+        move(
             session,
             Movement(f"contract-return/{return_id}", "contract-return", available, CAPACITY, amount, contract.id),
+            utcnow(),
         )
     except ContractTooSmall:
         left = session.get_one(Account, available).balance // contract.weight_thousandths
@@ -163,9 +163,3 @@ def _order(offer: Capacity, *, free_first: bool) -> tuple[bool, datetime, str]:
 def _hours(gpu_seconds: int) -> str:
     """Word GPU-seconds of one class as GPU-hours."""
     return hours_text(gpu_seconds * (CREDITS_PER_HOUR // 3600))
-
-
-def _posted(session: Session, movement: Movement) -> None:
-    outcome = post(session.connection(), [Posting(movements=(movement,))], utcnow())[0]
-    if isinstance(outcome, QuotaError):
-        raise outcome

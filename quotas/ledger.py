@@ -128,14 +128,17 @@ def account_id(kind: str, owner_id: str) -> str:
 
 def open_account(session: Session, kind: str, owner_id: str) -> None:
     """Open an empty account in credits."""
-    row = {
-        "id": account_id(kind, owner_id),
-        "kind": kind,
-        "owner_id": owner_id,
-        "unit": "credit",
-        "balance": 0,
-    }
-    session.execute(insert(_accounts), [row])
+    session.execute(insert(_accounts), [_account(kind, owner_id)])
+
+
+def open_accounts(session: Session, owner_ids: Sequence[str]) -> None:
+    """Open the four empty accounts of each award or contract."""
+    kinds = ("available", "held", "consumed", "overrun")
+    session.execute(insert(_accounts), [_account(kind, id_) for id_ in owner_ids for kind in kinds])
+
+
+def _account(kind: str, owner_id: str) -> dict[str, Any]:
+    return {"id": account_id(kind, owner_id), "kind": kind, "owner_id": owner_id, "unit": "credit", "balance": 0}
 
 
 def open_ledger(session: Session) -> None:

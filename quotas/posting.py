@@ -1,12 +1,13 @@
-"""One movement at a time, inside a session: for what people decide, beside the writer's groups."""
+"""Postings inside a session, where a refusal undoes all: for what people and workers decide, beside the writer."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlmodel import Session, select
+from sqlalchemy import Connection
+from sqlmodel import Session
 
 from quotas.errors import QuotaError
-from quotas.ledger import Done, Movement, Posting, post
-from quotas.models import ChainHead
+from quotas.ledger import Done, Movement, Posting, lock_head, post
 
 
 def lock_books(session: Session) -> None:
@@ -16,7 +17,21 @@ def lock_books(session: Session) -> None:
     crosswise; what is read after it stands until the commit.
     """
     session.flush()
-    session.exec(select(ChainHead.id).with_for_update()).one()
+    lock_head(session.connection())
+
+
+def post_all(connection: Connection, postings: Sequence[Posting], at: datetime) -> list[Done]:
+    """Post what must stand as a whole.
+
+    Raises:
+        QuotaError: the first rule that refuses; the caller's transaction must not stand.
+    """
+    done: list[Done] = []
+    for outcome in post(connection, postings, at):
+        if isinstance(outcome, QuotaError):
+            raise outcome
+        done.append(outcome)
+    return done
 
 
 def move(session: Session, movement: Movement, at: datetime) -> bool:
@@ -26,7 +41,5 @@ def move(session: Session, movement: Movement, at: datetime) -> bool:
         QuotaError: the rule that refuses it; nothing was moved.
     """
     session.flush()
-    [outcome] = post(session.connection(), [Posting(movements=(movement,))], at)
-    if isinstance(outcome, QuotaError):
-        raise outcome
-    return outcome is Done.POSTED
+    [done] = post_all(session.connection(), [Posting(movements=(movement,))], at)
+    return done is Done.POSTED

@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, func, select
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
 from quotas.amounts import PARIS, day_start, hours_text
 from quotas.award_life import AwardState
-from quotas.errors import BudgetOverlaps, NoBudget, ProgrammeTooSmall, QuotaError, SharesRefused
-from quotas.ledger import TREASURY, Movement, Posting, account_id, open_account, post
+from quotas.errors import BudgetOverlaps, NoBudget, ProgrammeTooSmall, SharesRefused
+from quotas.ledger import TREASURY, Movement, account_id, open_account, open_accounts
 from quotas.models import (
     Account,
     Award,
-    ChainHead,
     FundingShare,
     GpuClass,
     Programme,
@@ -24,6 +23,7 @@ from quotas.models import (
     Transfer,
 )
 from quotas.policy import ProgrammePolicy
+from quotas.posting import lock_books, move
 from storage.tables import new_id, utcnow
 
 BEGINNING = day_start(date(1970, 1, 1))
@@ -113,7 +113,7 @@ def add_budget(
     Raises:
         BudgetOverlaps: another budget covers a part of it, and an award must draw from one.
     """
-    _lock_chain(session)
+    lock_books(session)
     meeting = [b for b in budgets_of(session, programme.id) if b.start_at < end_at and start_at < b.end_at]
     same = next((budget for budget in meeting if (budget.start_at, budget.end_at) == (start_at, end_at)), None)
     if same is not None:
@@ -267,19 +267,8 @@ def fund_award(session: Session, award: Award, programme: Programme) -> None:
         ProgrammeTooSmall: the budget has fewer unawarded credits; says how many.
     """
     session.flush()
-    open_award_accounts(session, [award.id])
+    open_accounts(session, [award.id])
     draw_from_budget(session, award, programme, award_movement(award))
-
-
-def open_award_accounts(session: Session, award_ids: Sequence[str]) -> None:
-    """Open the four empty accounts of each award."""
-    kinds = ("available", "held", "consumed", "overrun")
-    rows = [
-        {"id": account_id(kind, id_), "kind": kind, "owner_id": id_, "unit": "credit", "balance": 0}
-        for id_ in award_ids
-        for kind in kinds
-    ]
-    session.execute(insert(Account), rows)
 
 
 def award_movement(award: Award) -> Movement:
@@ -295,7 +284,7 @@ def draw_from_budget(session: Session, award: Award, programme: Programme, movem
         ProgrammeTooSmall: the budget has fewer unawarded credits; says how many.
     """
     try:
-        _post(session, movement)
+        move(session, movement, utcnow())
     except ProgrammeTooSmall:
         left = unawarded_credits(session, award.budget_id)
         raise ProgrammeTooSmall(
@@ -348,27 +337,11 @@ def _share(programme_id: str, wanted: SharesWanted, entered_by: str | None) -> F
     )
 
 
-def _lock_chain(session: Session) -> None:
-    """Wait for whoever moves money: its head is the first lock of all, so that nobody waits for each other."""
-    session.flush()
-    session.exec(select_rows(ChainHead.id).with_for_update()).one()
-
-
 def _times_funded(session: Session, budget_id: str) -> int:
     wanted = select(func.count()).where(_transfers.c.reference_id == budget_id, _transfers.c.kind == "fund")
     return session.connection().execute(wanted).scalar_one()
 
 
 def _fund(session: Session, id_: str, budget_id: str, amount_credits: int) -> None:
-    _move(session, id_, "fund", TREASURY, account_id("programme", budget_id), amount_credits, budget_id)
-
-
-def _move(session: Session, id_: str, kind: str, debit_id: str, credit_id: str, amount: int, reference_id: str) -> None:
-    _post(session, Movement(id_, kind, debit_id, credit_id, amount, reference_id))
-
-
-def _post(session: Session, movement: Movement) -> None:
-    session.flush()
-    outcome = post(session.connection(), [Posting(movements=(movement,))], utcnow())[0]
-    if isinstance(outcome, QuotaError):
-        raise outcome
+    budget = account_id("programme", budget_id)
+    move(session, Movement(id_, "fund", TREASURY, budget, amount_credits, budget_id), utcnow())

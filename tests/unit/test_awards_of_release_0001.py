@@ -1,14 +1,10 @@
 """What becomes of awards on the way up from release 0001, down again, and up once more, on both engines."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pytest
-from clusters.postgres import PostgresServer
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlmodel import select
 from world import HOUR, world
 
@@ -17,28 +13,12 @@ from quotas.models import Award, AwardEvent
 from storage.database import Database
 from storage.tables import microseconds, utcnow
 
-_numbers = count()
 
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/awards.sqlite3"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    name = f"awards_0001_{next(_numbers)}"
-    engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    yield server.database_url(name)
-
-
-def test_awards_of_before_get_a_life(url: str) -> None:
-    migrate_to(url, "0001")
+def test_awards_of_before_get_a_life(empty_url: str) -> None:
+    migrate_to(empty_url, "0001")
     now = utcnow()
     made, past, future = (microseconds(now + timedelta(days=days)) for days in (-60, -1, 60))
-    with Database(url).write() as session:
+    with Database(empty_url).write() as session:
         session.execute(text(f"INSERT INTO programme VALUES ('prg-1', 'p', 'other', 3600, {made})"))
         session.execute(
             text("INSERT INTO ledger_account VALUES ('programme:prg-1', 'programme', 'prg-1', 'credit', 0)")
@@ -53,8 +33,8 @@ def test_awards_of_before_get_a_life(url: str) -> None:
             session.execute(
                 text(f"INSERT INTO award VALUES ('{id_}', 'prj-1', 'prg-1', {10 * HOUR}, {made}, {end}, {made})")
             )
-    migrate_to(url)
-    with Database(url).read() as session:
+    migrate_to(empty_url)
+    with Database(empty_url).read() as session:
         awards = session.exec(select(Award).order_by(Award.id)).all()  # type: ignore[arg-type]
     assert [award.state for award in awards] == ["expiring", "active"]
     for award in awards:
@@ -77,9 +57,9 @@ def rows(url: str) -> list[list[dict[str, Any]]]:
     return found
 
 
-def test_down_and_up_loses_nothing(url: str, tmp_path: Path) -> None:
-    migrate_to(url)
-    with world(url, tmp_path) as region:
+def test_down_and_up_loses_nothing(empty_url: str, tmp_path: Path) -> None:
+    migrate_to(empty_url)
+    with world(empty_url, tmp_path) as region:
         today = utcnow().date()
         days = {"start_on": str(today), "end_on": str(today + timedelta(days=60))}
         wanted = {"project": "vision", "amount_credits": HOUR, **days}
@@ -89,12 +69,12 @@ def test_down_and_up_loses_nothing(url: str, tmp_path: Path) -> None:
         answers = {"worked": "yes", "in_production": "no", "benefit": "b", "next_step": "n"}
         region.post("marc", f"/awards/{region.award('voice')['id']}/close", answers)
         assert region.faults() == []
-    before = rows(url)
+    before = rows(empty_url)
     assert all(before)
-    migrate_to(url, "0006")
-    with Database(url).rows() as connection:
+    migrate_to(empty_url, "0006")
+    with Database(empty_url).rows() as connection:
         assert connection.execute(text("SELECT count(*) FROM award")).scalar_one() == len(before[0]) - 1
-    migrate_to(url)
-    assert rows(url) == before
-    with Database(url).write() as session:
+    migrate_to(empty_url)
+    assert rows(empty_url) == before
+    with Database(empty_url).write() as session:
         session.add(AwardEvent(award_id=asked["id"], at=utcnow(), kind="commented", text="and on it goes"))

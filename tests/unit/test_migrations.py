@@ -1,7 +1,5 @@
 """The tables come and go by Alembic alone, on both engines, and nobody runs on tables of another release."""
 
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from broker_command import BrokerCommand
-from clusters.postgres import PostgresServer
 from money import TARIFF, ran, reports
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
@@ -23,23 +20,6 @@ from quotas.ledger import Movement, Posting, open_account, post
 from quotas.models import Transfer
 from storage.database import Database
 from storage.tables import metadata, utcnow
-
-_numbers = count()
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a database without any table."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/empty.sqlite3"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    name = f"empty_{next(_numbers)}"
-    engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    yield server.database_url(name)
 
 
 def tables(url: str) -> set[str]:

@@ -1,12 +1,9 @@
 """Programmes that release 0001 opened: what becomes of them on the way up, down, and up again."""
 
 from datetime import date
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters.postgres import PostgresServer
 from sqlalchemy import Connection, create_engine, text
 
 from broker.schema_version import migrate_to
@@ -34,28 +31,17 @@ from storage.tables import from_microseconds, microseconds, utcnow
 HOUR = 3_600_000
 OLD = "prg-00000000000001"
 OPENED_US = 1_767_225_600_000_000
-_numbers = count()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture
+def url(empty_url: str) -> str:
     """A database of release 0001 with one programme of 1000 h and no award."""
-    if request.param == "sqlite":
-        made = f"sqlite:///{tmp_path}/old.sqlite3"
-    else:
-        server: PostgresServer = request.getfixturevalue("postgres")
-        name = f"old_{next(_numbers)}"
-        engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        engine.dispose()
-        made = server.database_url(name)
-    migrate_to(made, "0001")
-    engine = create_engine(made)
+    migrate_to(empty_url, "0001")
+    engine = create_engine(empty_url)
     with engine.begin() as connection:
         fill(connection)
     engine.dispose()
-    return made
+    return empty_url
 
 
 def fill(connection: Connection) -> None:
