@@ -25,7 +25,7 @@ from quotas.errors import (
     TransferReused,
 )
 from quotas.models import BELOW_ZERO_KINDS, DETAILS_MAX, Account, ChainHead, Hold, Transfer
-from storage.database import among, insert_rows, update_column
+from storage.database import insert_rows, rows_of, update_column
 from storage.tables import microseconds
 
 GENESIS = "0" * 64
@@ -40,6 +40,9 @@ _transfers: Table = Transfer.__table__  # type: ignore[attr-defined]
 _holds: Table = Hold.__table__  # type: ignore[attr-defined]
 _head: Table = ChainHead.__table__  # type: ignore[attr-defined]
 
+_STANDING = (_transfers.c.id, _transfers.c.debit_id, _transfers.c.credit_id, _transfers.c.amount)
+_BALANCES = (_accounts.c.id, _accounts.c.kind, _accounts.c.balance)
+_REMAINING = (_holds.c.id, _holds.c.remaining, _holds.c.contract_remaining)
 _locked_head = select(_head.c.sequence, _head.c.hash).with_for_update()
 _set_head = update(_head).values(sequence=bindparam("new_sequence"), hash=bindparam("new_hash"))
 
@@ -207,32 +210,23 @@ class _Group:
         self._accepted: list[Posting] = []
 
     def _standing_transfers(self, ids: Sequence[str]) -> dict[str, tuple[str, str, int]]:
-        columns = (_transfers.c.id, _transfers.c.debit_id, _transfers.c.credit_id, _transfers.c.amount)
-        found: dict[str, tuple[str, str, int]] = {}
-        for some in _chunks(ids):
-            for row in self._connection.execute(select(*columns).where(among(self._connection, _transfers.c.id, some))):
-                found[row.id] = (row.debit_id, row.credit_id, row.amount)
-        return found
+        rows = rows_of(self._connection, _STANDING, ids)
+        return {row.id: (row.debit_id, row.credit_id, row.amount) for row in rows}
 
     def _lock_accounts(self, movements: Iterable[Movement]) -> tuple[dict[str, str], dict[str, int]]:
         ids = sorted({account for m in movements for account in (m.debit_id, m.credit_id)})
-        columns = (_accounts.c.id, _accounts.c.kind, _accounts.c.balance)
         kinds: dict[str, str] = {}
         balances: dict[str, int] = {}
-        for some in _chunks(ids):
-            wanted = select(*columns).where(among(self._connection, _accounts.c.id, some))
-            for row in self._connection.execute(wanted.order_by(_accounts.c.id).with_for_update()):
-                kinds[row.id], balances[row.id] = row.kind, row.balance
+        for row in rows_of(self._connection, _BALANCES, ids, lock=True):
+            kinds[row.id], balances[row.id] = row.kind, row.balance
         return kinds, balances
 
     def _remaining_of(self, hold_ids: Iterable[str]) -> dict[str, Draw]:
-        columns = (_holds.c.id, _holds.c.remaining, _holds.c.contract_remaining)
         remaining: dict[str, Draw] = {}
-        for some in _chunks(sorted(set(hold_ids))):
-            for row in self._connection.execute(select(*columns).where(among(self._connection, _holds.c.id, some))):
-                remaining[row.id] = Draw(row.remaining, row.contract_remaining or 0)
-                if row.contract_remaining is not None:
-                    self._two_sided.add(row.id)
+        for row in rows_of(self._connection, _REMAINING, sorted(set(hold_ids))):
+            remaining[row.id] = Draw(row.remaining, row.contract_remaining or 0)
+            if row.contract_remaining is not None:
+                self._two_sided.add(row.id)
         return remaining
 
     def decide(self, posting: Posting) -> Outcome:
@@ -338,8 +332,3 @@ def _by_table(postings: Iterable[Posting]) -> dict[Table, list[Mapping[str, Any]
     for table, row in (pair for posting in postings for pair in posting.rows):
         tables.setdefault(table, []).append(row)
     return tables
-
-
-def _chunks(ids: Sequence[str], size: int = 500) -> Iterable[Sequence[str]]:
-    """Bound the number of parameters of one statement."""
-    return (ids[start : start + size] for start in range(0, len(ids), size))

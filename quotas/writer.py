@@ -16,6 +16,8 @@ from storage.database import WAIT_S, Database, DatabaseUnavailable
 from storage.tables import utcnow
 
 GROUP_MAX = 64
+GATHER_S = 0.0005
+"""How long the writer waits for each posting that it has reason to expect."""
 
 _Waiting = tuple[Posting, "Future[Outcome]"]
 
@@ -34,6 +36,8 @@ class LedgerWriter:
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._closed = False
+        self._expected = 1
+        """Postings of the next group, should all come back whom the last one answered."""
         self._thread.start()
 
     def post(self, posting: Posting) -> Outcome:
@@ -66,14 +70,17 @@ class LedgerWriter:
             running = [pair for pair in waiting if pair[1].set_running_or_notify_cancel()]
             if running:
                 self._answer(running)
+            self._expected = len(waiting) + self._queue.qsize()
             if closing:
                 return
 
     def _group(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
+        """Gather who waits: clients answered together come back one by one, and a commit costs the same for all."""
         group = [first]
         while len(group) < GROUP_MAX:
             try:
-                item = self._queue.get_nowait()
+                wait_s = GATHER_S if len(group) < self._expected else 0
+                item = self._queue.get(timeout=wait_s)
             except Empty:
                 break
             if item is None:

@@ -10,10 +10,11 @@ from typing import Any
 import psycopg
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Connection,
     Dialect,
     Engine,
+    Row,
+    Select,
     Table,
     Text,
     TextClause,
@@ -22,7 +23,7 @@ from sqlalchemy import (
     create_engine,
     event,
     insert,
-    literal,
+    select,
     text,
     update,
 )
@@ -141,11 +142,13 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def among(connection: Connection, column: Column[Any], values: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition that a text column has one of some values: on PostgreSQL one parameter, not one for each."""
-    if connection.dialect.name == "sqlite":
-        return column.in_(values)
-    return column == any_(literal(list(values), ARRAY(Text)))
+def rows_of(
+    connection: Connection, columns: tuple[Column[Any], ...], keys: Sequence[str], *, lock: bool = False
+) -> Iterator[Row[Any]]:
+    """Yield columns of the rows whose first one is among some texts; `lock` locks them, in the order of that column."""
+    statement = _selection(connection.dialect.name, columns, lock)
+    for start in range(0, len(keys), _KEYS_MAX):
+        yield from connection.execute(statement, {"keys": list(keys[start : start + _KEYS_MAX])})
 
 
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -181,10 +184,26 @@ def update_column(connection: Connection, column: Column[int], values: Mapping[s
     connection.execute(_update_statement(column), {"keys": list(values), "values": list(values.values())})
 
 
-_POSTGRES_OPTIONS = f"-c lock_timeout={WAIT_S}s -c timezone=UTC -c plan_cache_mode=force_custom_plan"
-"""Plans are made anew: one kept from when a table was small reads it whole, and the ledger only grows."""
+_POSTGRES_OPTIONS = (
+    f"-c lock_timeout={WAIT_S}s -c timezone=UTC -c plan_cache_mode=force_custom_plan -c random_page_cost=1.1"
+)
+"""Plans are made anew: one kept from when a table was small reads it whole, and the ledger only grows. A page read out
+of order costs what solid disks and a warm cache ask, else the rows of a group are looked for in the whole table."""
+
+_KEYS_MAX = 500
+"""Of one statement: SQLite takes each as a parameter of its own."""
 
 _Bound = Callable[[Any], Any]
+
+
+@lru_cache(maxsize=64)
+def _selection(dialect: str, columns: tuple[Column[Any], ...], lock: bool) -> Select[Any]:
+    key = columns[0]
+    if dialect == "sqlite":
+        wanted = select(*columns).where(key.in_(bindparam("keys", expanding=True)))
+    else:
+        wanted = select(*columns).where(key == any_(bindparam("keys", type_=ARRAY(Text))))
+    return wanted.order_by(key).with_for_update() if lock else wanted
 
 
 @lru_cache(maxsize=256)

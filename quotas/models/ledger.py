@@ -99,14 +99,13 @@ class Hold(SQLModel, table=True):
 
     id: str = Field(primary_key=True, max_length=32)
     """The job's id."""
-    award_id: str = Field(sa_column=Column(String(32), ForeignKey("award.id"), nullable=False, index=True))
+    award_id: str = Field(max_length=32, index=True)
+    """No foreign key, here and for the contract: the posting locks the accounts of both (docs/decisions/0009)."""
     amount: int = Field(sa_column=Column(BIG, nullable=False))
     remaining: int = Field(sa_column=Column(BIG, nullable=False))
     weight_thousandths: int = Field(sa_column=Column(BIG, nullable=False))
     """Frozen here; the charge uses this one (docs/rules.md)."""
-    contract_id: str | None = Field(
-        default=None, sa_column=Column(String(32), ForeignKey("contract.id"), nullable=True, index=True)
-    )
+    contract_id: str | None = Field(default=None, max_length=32)
     """None for a hold made before there were contracts."""
     contract_amount: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
     contract_remaining: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
