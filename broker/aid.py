@@ -19,6 +19,7 @@ from broker.undertakings import undertaking_of
 from quotas import aid
 from quotas.aid_arithmetic import AidRules, AidSum, reference_rate, tightest
 from quotas.amounts import day_start, paris_day
+from quotas.balances import balances_of
 from quotas.ledger import lock_head
 from quotas.models import AidDeclaration, AidLine, Award, Programme
 from quotas.programmes import policy_of, shares_of, weights
@@ -79,12 +80,18 @@ def count_grant(
 
 
 def take_back(session: Session, award: Award, amount_credits: int, reason: str, at: datetime) -> list[AidLine]:
-    """Lower an award's aid by credits that a decision took back: a reclaim, a transfer, an early closure.
+    """Lower an award's aid by credits that this transaction took back: a reclaim, a transfer, an early closure.
 
     What merely runs out unused at the award's end lowers nothing: the right had been given (art. 3(3)). `reason`
-    is the decision's reference, such as the id of the change or of the notice.
+    is the decision's reference, such as the id of the change or of the notice. Of an award whose hours are counted
+    only in part, because its programme's regime changed, those that are no aid go first: aid is never understated.
     """
-    return aid.reduce(session, award_id=award.id, credits_=amount_credits, act_reference=reason, act_on=paris_day(at))
+    left = balances_of(session, [award.id])[award.id]
+    given_credits = left.available + left.held + left.consumed - left.overrun
+    counted_credits = sum(line.credits for line in aid.lines_of(session, award.id))
+    no_aid_credits = max(0, given_credits + amount_credits - counted_credits)
+    lowered = max(0, amount_credits - no_aid_credits)
+    return aid.reduce(session, award_id=award.id, credits_=lowered, act_reference=reason, act_on=paris_day(at))
 
 
 def rate_at(connection: Connection, at: datetime) -> int | None:

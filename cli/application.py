@@ -21,7 +21,10 @@ def application(first_word: str | None = None) -> typer.Typer:
     root.callback(help=f"{SUMMARY}\n\n\b\n{_start_here()}\n\n\b\n{epilogue()}")(_root)
     needed = [PLACES[first_word]] if first_word in PLACES else list(dict.fromkeys(PLACES.values()))
     for module in needed:
-        root.add_typer(import_module(f"cli.{module}").app)
+        app = import_module(f"cli.{module}").app
+        for group in app.registered_groups:
+            group.epilog = f"Each command has an example: {PROGRAM} {group.name} COMMAND --help"
+        root.add_typer(app)
     return root
 
 

@@ -199,3 +199,5 @@ def listed(items: list[dict[str, Any]], *, in_json: bool, columns: Sequence[Colu
         say(as_json(items))
     else:
         table(columns, [rows(item) for item in items])
+        if not items:
+            note("there is nothing to list")

@@ -14,7 +14,7 @@ from cli.options import Json, classes_known, programmes_known, projects_known, s
 from cli.output import Column, as_json, listed, note, one_line, say, table
 from cli.programme_views import can_award as show_answer
 from cli.programme_views import change_text, shares_text, show
-from cli.units import credits_of_hours, day, duration_s, hours_text
+from cli.units import credits_of_hours, day, duration_s, first_day, hours_text, last_day
 
 app = typer.Typer()
 programme = typer.Typer()
@@ -278,8 +278,11 @@ def _open(body: Row, *, in_json: bool) -> None:
     if in_json:
         say(as_json(opened))
         return
-    total = sum(budget["unawarded_credits"] for budget in opened["budgets"])
-    say(f"programme {one_line(opened['name'])} is open with {hours_text(total)} to award")
+    parts = [
+        f"{hours_text(b['unawarded_credits'])} to award from {first_day(b['start_at'])} to {last_day(b['end_at'])}"
+        for b in opened["budgets"]
+    ]
+    say(f"programme {one_line(opened['name'])} is open with {', '.join(parts) or 'no budget yet'}")
     if not opened["budgets"]:
         note(f"fund it with: idf-compute programme fund {one_line(opened['name'])} HOURS --from … --to …")
 

@@ -136,7 +136,7 @@ def exact_euros_text(amount_micro_euros: int) -> str:
     """Write micro-euros as euros, exactly: two decimals, more where they are needed."""
     whole, rest = divmod(amount_micro_euros, 1_000_000)
     decimals = f"{rest:06}".rstrip("0")
-    return f"{whole:,}.{decimals:0<2} €"
+    return f"{whole}.{decimals:0<2} €"
 
 
 def euros_text(amount_micro_euros: int | None) -> str:
@@ -146,11 +146,11 @@ def euros_text(amount_micro_euros: int | None) -> str:
     if 0 < amount_micro_euros < 10_000:
         return "<0.01 €"
     sign, cents = ("-" if amount_micro_euros < 0 else ""), abs(amount_micro_euros) // 10_000
-    return f"{sign}{cents // 100:,}.{cents % 100:02} €"
+    return f"{sign}{cents // 100}.{cents % 100:02} €"
 
 
 def hours_text(amount_credits: int | None) -> str:
-    """Write credits as normalised GPU-hours, rounded towards zero.
+    """Write credits as normalised GPU-hours, rounded towards zero, as they may be typed: without a thousands' comma.
 
     Two decimals, three below one hour; below a tenth two digits, so that little is never shown as nothing.
     """
@@ -161,7 +161,7 @@ def hours_text(amount_credits: int | None) -> str:
         return f"{sign}{_two_digits(amount / CREDITS_PER_HOUR)} h"
     decimals = 3 if amount < CREDITS_PER_HOUR else 2
     whole, rest = divmod(amount * 10**decimals // CREDITS_PER_HOUR, 10**decimals)
-    return f"{sign}{whole:,}{f'.{rest:0{decimals}}'.rstrip('0').rstrip('.')} h"
+    return f"{sign}{whole}{f'.{rest:0{decimals}}'.rstrip('0').rstrip('.')} h"
 
 
 def _two_digits(value: float) -> str:
@@ -171,7 +171,7 @@ def _two_digits(value: float) -> str:
 def class_hours_text(available_s: int) -> str:
     """Write how long a GPU could run: whole hours, below ten with one decimal, rounded down."""
     tenths = available_s // 360
-    return f"{tenths // 10:,} h" if tenths >= 100 or tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10} h"
+    return f"{tenths // 10} h" if tenths >= 100 or tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10} h"
 
 
 def day(text: str) -> date:

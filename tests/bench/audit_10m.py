@@ -15,6 +15,7 @@ from harness import Figure, at_most, progress
 from long_books import write_books
 
 from broker.schema_version import migrate_to
+from storage.database import Database
 
 TRANSFERS = 10_000_000
 SECONDS_MAX, MB_MAX = 60, 500
@@ -28,12 +29,14 @@ def measure() -> list[Figure]:
     server = PostgresServer.start()
     try:
         migrate_to(server.url)
+        database = Database(server.url)
         with psycopg.connect(server.url.replace("+psycopg", "")) as connection:
             began = time.monotonic()
-            write_books(connection, transfers)
+            write_books(database, connection, transfers)
             progress(f"{transfers} transfers written in {time.monotonic() - began:.0f} s")
             rounds = [_audited(server.url, transfers) for _ in range(ROUNDS)]
             _is_found(connection, server.url, transfers // 2)
+        database.close()
     finally:
         server.stop()
     return [

@@ -10,27 +10,22 @@ import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import psycopg
 from clusters.postgres import PostgresServer
 from harness import Figure, at_least, in_turn
+from region import fill_region
 
 from broker.schema_version import migrate_to
-from quotas.contracts import open_contract
 from quotas.holds import Side, open_hold
 from quotas.ledger import Done
-from quotas.policy import ProgrammePolicy
-from quotas.programmes import grant_award, open_programme
 from quotas.writer import LedgerWriter
 from storage.database import Database
-from storage.tables import utcnow
 
 CLIENTS = 32
 HOLDS = 3200
 """Per round, over all clients."""
 ROUNDS = 7
-HOURS = 3_600_000
 
 
 def measure() -> list[Figure]:
@@ -50,7 +45,7 @@ def _figure(server: PostgresServer, name: str, awards: int, bar: float) -> Figur
     url = server.database_url(name)
     migrate_to(url)
     database = Database(url)
-    award_ids, contract_id = _region(database, awards)
+    award_ids, contract_id = fill_region(database, awards)
     with psycopg.connect(_plain(url), autocommit=True) as admin:
         assert admin.execute("SHOW synchronous_commit").fetchone() == ("on",)
         admin.execute("CREATE TABLE bare (id text PRIMARY KEY, balance bigint NOT NULL CHECK (balance >= 0))")
@@ -78,23 +73,6 @@ def _figure(server: PostgresServer, name: str, awards: int, bar: float) -> Figur
         database.close()
         for connection in connections:
             connection.close()
-
-
-def _region(database: Database, awards: int) -> tuple[list[str], str]:
-    now = utcnow()
-    span = {"start_at": now - timedelta(days=1), "end_at": now + timedelta(days=300)}
-    with database.write() as session:
-        budget = (span["start_at"], span["end_at"], 10**9 * HOURS)
-        programme = open_programme(session, name="bench", policy=ProgrammePolicy(), budgets=[budget])
-        ids = [
-            grant_award(session, project_id=f"prj-{n}", programme=programme, amount_credits=10**6 * HOURS, **span).id
-            for n in range(awards)
-        ]
-        contract = open_contract(
-            session, site_id="sit-1", gpu_class="v100-32", kind="purchased", order_number="1",
-            gpu_seconds=10**9, weight_thousandths=1000, **span,
-        )  # fmt: skip
-        return ids, contract.id
 
 
 def _round(act: Callable[[int, int], None]) -> float:

@@ -14,10 +14,13 @@ from broker import aid
 from broker.models import Project
 from broker.names import named
 from broker.underuse import watch_awards
+from quotas.aid import reduce
 from quotas.amounts import day_start, paris_day
 from quotas.awards import Actor, Papers, Subject, Terms, grant
 from quotas.errors import AidAboveCeiling, AidUndeclared, AidValueUnknown
+from quotas.ledger import Movement, account_id
 from quotas.models import Award, Programme
+from quotas.posting import move
 from quotas.programmes import change_policy, policy_of
 from quotas.rates import set_tariff
 from storage.tables import utcnow
@@ -100,19 +103,19 @@ def test_a_company_declares_what_it_had(typed: Type, tmp_path: Path) -> None:
     )
     ran = typed("marc", "aid", "declare", "laiterie", str(file), "--on", "2026-04-02", "--document", "GED 2026/17")
     assert ran.code == 0, ran.err
-    assert re.fullmatch(r"laiterie declares 3 aids, 115,002.85 € together, by dec-\w{16}\n", ran.out)
+    assert re.fullmatch(r"laiterie declares 3 aids, 115002.85 € together, by dec-\w{16}\n", ran.out)
     shown = typed("alma", "aid", "show", "laiterie", "--on", "2026-05-04")
     assert shown.out == (
         "laiterie, single undertaking of laiterie\n"
         "de minimis aid of 2023-05-04 to 2026-05-04 (3 years; Regulation (EU) 2023/2831, art. 3(2))\n"
-        "GRANTED     ORGANISATION  BY              ACT          EUROS\n"
-        "2024-06-01  laiterie      Ville de Paris  D 2         2.35 €\n"
-        "2025-03-10  laiterie      Bpifrance       DOS 1  25,000.50 €\n"
-        "  declared        25,002.85 €\n"
-        "  + counted here       0.00 €\n"
-        "  = sum           25,002.85 €\n"
-        "  ceiling        300,000.00 €\n"
-        "  left           274,997.15 €\n"
+        "GRANTED     ORGANISATION  BY              ACT         EUROS\n"
+        "2024-06-01  laiterie      Ville de Paris  D 2        2.35 €\n"
+        "2025-03-10  laiterie      Bpifrance       DOS 1  25000.50 €\n"
+        "  declared        25002.85 €\n"
+        "  + counted here      0.00 €\n"
+        "  = sum           25002.85 €\n"
+        "  ceiling        300000.00 €\n"
+        "  left           274997.15 €\n"
         "laiterie declared 3 aids on 2026-04-02 (GED 2026/17)\n"
     )
     assert shown.err == ""
@@ -211,8 +214,7 @@ def test_the_register_is_what_the_national_one_takes(region: World, typed: Type)
     first = granted(region, "fromage", 1000)
     granted(region, "sahne", 7, "exempted", "SA.111728")
     with region.services.database.write() as session:
-        award = session.get_one(Award, first)
-        aid.take_back(session, award, 100 * HOUR, "+reprise, 1", noon(TODAY))
+        reduce(session, award_id=first, credits_=100 * HOUR, act_reference="+reprise, 1", act_on=TODAY)
     ran = typed("alma", "aid", "register")
     assert ran.code == 0
     assert without_ids(ran.out) == (GOLDEN / "aid_register.csv").read_text()
@@ -230,7 +232,7 @@ def test_the_letter_tells_amount_regulation_act_and_duties(region: World, typed:
     declared(typed)
     award_id = granted(region, "fromage", 12_345)
     with region.services.database.write() as session:
-        aid.take_back(session, session.get_one(Award, award_id), 45 * HOUR, "ntc-1", noon(date(2026, 9, 1)))
+        reduce(session, award_id=award_id, credits_=45 * HOUR, act_reference="ntc-1", act_on=date(2026, 9, 1))
     file = tmp_path / "lettre.html"
     ran = typed("marc", "aid", "letter", award_id, "--out", str(file))
     assert (ran.code, ran.out) == (0, "")
@@ -256,6 +258,27 @@ def test_what_goes_back_unused_is_aid_no_longer(region: World, typed: Type) -> N
     assert lines[1]["act_reference"].startswith("rcl-")
     assert lines[1]["value_micro_euros"] * 2 == -lines[0]["value_micro_euros"]
     assert {line["award"] for line in lines} == {award_id}
+
+
+@pytest.mark.parametrize(("uncounted", "lowered"), [(20, 40), (100, 0)])
+def test_hours_that_are_no_aid_go_back_first(region: World, typed: Type, uncounted: int, lowered: int) -> None:
+    """As of an award that was granted more while its programme gave no aid."""
+    enter_tariff(region)
+    declared(typed)
+    award_id = granted(region, "fromage", 100)
+    with region.services.database.write() as session:
+        budget_id = session.get_one(Award, award_id).budget_id
+        accounts = (account_id("programme", budget_id), account_id("available", award_id))
+        move(session, Movement("supplement/x", "supplement", *accounts, uncounted * HOUR, award_id), utcnow())
+    rule = {"after_thousandths": 500, "used_below_thousandths": 300, "take_thousandths": 500}
+    policy = {"kind": "pack-ia", "regime": "de-minimis", "notice_days": 15, "reclaim": [rule]}
+    region.post("marc", "/programmes/pack-aide/policy", policy)
+    for day in (date(2026, 9, 1), date(2026, 9, 20)):
+        watch_awards(region.services, noon(day))
+    reductions = [line["credits"] for line in in_json(typed("marc", "aid", "register", "--json"))[1:]]
+    assert reductions == ([-lowered * HOUR] if lowered else [])
+    left = next(award for award in region.get("marc", "/awards")["items"] if award["id"] == award_id)
+    assert left["available_credits"] == (100 + uncounted) * HOUR // 2
 
 
 def test_the_letter_of_an_exempted_scheme(region: World, typed: Type) -> None:
@@ -293,8 +316,8 @@ def test_an_award_that_is_no_aid_has_no_letter(region: World, typed: Type) -> No
 def test_the_rules_name_their_source(typed: Type) -> None:
     ran = typed("alma", "aid", "rules")
     assert ran.out.splitlines() == [
-        "FROM        UNTIL            CEILING  YEARS  SOURCE",
-        "2024-01-01  2030-12-31  300,000.00 €      3  Regulation (EU) 2023/2831, art. 3(2)",
+        "FROM        UNTIL           CEILING  YEARS  SOURCE",
+        "2024-01-01  2030-12-31  300000.00 €      3  Regulation (EU) 2023/2831, art. 3(2)",
     ]
     assert "365 days" in ran.err
     assert "décret n° 2025-1361" in in_json(typed("alma", "aid", "rules", "--json"))["register_source"]

@@ -131,5 +131,5 @@ def test_little_is_not_nothing_in_euros() -> None:
         "0.00 €",
         "0.000001 €",
         "2.35 €",
-        "1,234.50 €",
+        "1234.50 €",
     ]

@@ -173,7 +173,7 @@ def test_created_from_a_file(run: Any, broker: Any, tmp_path: Path) -> None:
     broker.answers["POST", "/v1/programmes"] = (201, PROGRAMME)
     (tmp_path / "p.toml").write_text(WHOLE)
     assert run("programme", "create", str(tmp_path / "p.toml")).out == (
-        "programme pack-ia-2027 is open with 9,000 h to award\n"
+        "programme pack-ia-2027 is open with 9000 h to award from 2027-01-01 to 2027-12-31\n"
     )
     assert broker.posted("/v1/programmes") == [parsed(WHOLE)]
 
@@ -181,7 +181,7 @@ def test_created_from_a_file(run: Any, broker: Any, tmp_path: Path) -> None:
 def test_created_without_a_budget_says_how_to_fund_it(run: Any, broker: Any) -> None:
     broker.answers["POST", "/v1/programmes"] = (201, {**PROGRAMME, "budgets": []})
     ran = run("programme", "create", "--template", "pack-ia", "--name", "pack-ia-2027")
-    assert ran.out == "programme pack-ia-2027 is open with 0 h to award\n"
+    assert ran.out == "programme pack-ia-2027 is open with no budget yet\n"
     assert ran.err == "fund it with: idf-compute programme fund pack-ia-2027 HOURS --from … --to …\n"
 
 
@@ -225,7 +225,7 @@ programme pack-ia-2027: Pack IA, kind pack-ia
 
 Rules (policy 2, since 2026-11-23 10:00:00)
   an award lasts 3 to 6 months
-  an award is at most 1,000 h
+  an award is at most 1000 h
   at most 100 awards begin in a calendar year
   above 500 h two people approve
   data may be public, internal; its nature none
@@ -239,8 +239,8 @@ Rules (policy 2, since 2026-11-23 10:00:00)
   allocated hours (GENCI, EuroHPC) are used before purchased ones
 
 Budgets (an award draws from the one that holds its first day)
-  FROM        TO            BUDGET  AWARDED     LEFT
-  2027-01-01  2027-12-31  10,000 h  1,000 h  9,000 h
+  FROM        TO           BUDGET  AWARDED    LEFT
+  2027-01-01  2027-12-31  10000 h   1000 h  9000 h
 
 Who pays each charge
   from the beginning: Region 50 %, company 50 %
@@ -360,7 +360,7 @@ def test_fund_and_shares(run: Any, broker: Any) -> None:
     broker.answers["POST", "/v1/programmes/pack-ia-2027/shares"] = (201, PROGRAMME)
     days = ("--from", "2028-01-01", "--to", "2028-12-31")
     assert run("programme", "fund", "pack-ia-2027", "5000h", *days).out == (
-        "programme pack-ia-2027 has 5,000 h more from 2028-01-01 to 2028-12-31\n"
+        "programme pack-ia-2027 has 5000 h more from 2028-01-01 to 2028-12-31\n"
     )
     assert broker.posted("/v1/programmes/pack-ia-2027/budgets") == [
         {"start_on": "2028-01-01", "end_on": "2028-12-31", "credits": 18_000_000_000}
