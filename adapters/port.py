@@ -148,6 +148,8 @@ class Observation:
     """Site job ids that both the queue and the accounting database do not know."""
     warnings: tuple[str, ...] = ()
     """What an operator must see: rows that could not be read, unknown states, accounting that is away."""
+    runaways: frozenset[str] = frozenset()
+    """Site job ids that the queue does not know and the accounting database shows at work: their end was never told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,12 +95,27 @@ def test_the_end_waits_for_accounting(recorded: Callable[[str], bytes]) -> None:
     assert not seen.absent
 
 
+def test_a_runaway_is_at_work_in_accounting_alone(recorded: Callable[[str], bytes]) -> None:
+    """The queue forgot the job, the controller has nothing left to tell, and accounting never heard of its end."""
+    said = (
+        recorded("observe")
+        .replace(b"\\n1|COMPLETED|0|", b"\\n99|COMPLETED|0|")
+        .replace(b"1|COMPLETED|idf001|", b"1|RUNNING|idf001|")
+        .replace(b"|1795403459|1|10|0:0", b"|Unknown|4000|10|0:0")
+    )
+    seen = observe(said, known("succeeded"), known("running"))
+    assert seen.runaways == {"1"}
+    assert (seen.attempts["1"][-1].state, seen.attempts["1"][-1].elapsed_s) == (AttemptState.RUNNING, 4000)
+    behind = said.replace(b'"rows_not_written":0', b'"rows_not_written":7')
+    assert not observe(behind, known("succeeded")).runaways, "its end may be on its way"
+
+
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_an_end_without_its_time_is_no_end_yet(recorded: Callable[[str], bytes], forgotten: bool) -> None:
     """Right after slurmdbd came back a row says COMPLETED with an unknown end, and its time still grows."""
     said = recorded("observe").replace(b"|1795403459|1|10|0:0", b"|Unknown|7|10|0:0")
     assert b"1|COMPLETED|idf001|" in said
-    seen = observe(said.replace(b"1|COMPLETED|1|", b"99|COMPLETED|1|") if forgotten else said, known("succeeded"))
+    seen = observe(said.replace(b"\\n1|COMPLETED|0|", b"\\n99|COMPLETED|0|") if forgotten else said, known("succeeded"))
     assert not seen.attempts
     assert not seen.absent
 
