@@ -52,7 +52,7 @@ checks: $(VENV)/.ready
 bench: packages $(VENV)/.ready ## Measure ours against the raw thing; BENCH=name for one.
 	$(BIN)/python tests/bench/run.py $(BENCH)
 
-ROUNDS ?= 200
+torture: ROUNDS = 200
 torture: packages $(VENV)/.ready ## Rounds of faults on a real cluster, and their table; ROUNDS=200 unless you say otherwise.
 	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q --capture=no --timeout=36000 tests/integration/test_fault_rounds.py
 
