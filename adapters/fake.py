@@ -135,6 +135,13 @@ class FakeScheduler:
         with self._lock:
             del self.jobs[self._named(name).site_job_id]
 
+    def set_limit(self, name: str, time_limit_s: int) -> None:
+        """Change a job's time limit behind the broker's back."""
+        with self._lock:
+            job = self._named(name)
+            job.spec = replace(job.spec, time_limit_s=time_limit_s)
+            self._change(job, time_limit_s=time_limit_s)
+
     def lose_end(self, name: str) -> None:
         """Let the queue forget a running job whose end accounting is never told: a runaway."""
         with self._lock:

@@ -15,11 +15,12 @@ from sqlmodel import Session
 
 from accounting.errors import Unmeterable
 from accounting.meter import EndedAttempt, Owner, allocated_rate
-from adapters.port import Attempt, AttemptState, Known, Observation
+from adapters.port import UNLIMITED_S, Attempt, AttemptState, Known, Observation
 from broker.dispatch import Desk, job_name
 from broker.lifecycle import ENDED, JobState
 from broker.moves import Move, apply_moves, change_jobs, jobs
 from broker.settlement import charge, owner_of, settle_jobs
+from broker.top_ups import top_up_job
 from quotas.charging import Rule, rules_by_id
 from storage.tables import utcnow
 
@@ -56,11 +57,13 @@ class Changes:
     values: dict[str, Any] = field(default_factory=dict)
     ended: tuple[EndedAttempt, ...] = ()
     settles: bool = False
+    time_limit_s: int | None = None
+    """What its site raised its time limit to: the hold must grow, or the job must end."""
     drift_s: int = 0
     """How long accounting shows it at work beyond what its hold pays for, where nobody will ever tell its end."""
 
     def __bool__(self) -> bool:
-        return bool(self.moves or self.values or self.ended or self.settles)
+        return bool(self.moves or self.values or self.ended or self.settles or self.time_limit_s)
 
 
 def reconcile(desk: Desk) -> int:
@@ -105,10 +108,21 @@ def apply_changes(session: Session, decided: Sequence[Changes], now: datetime) -
     """Write moves, then charges, then settlements; all of one write."""
     _apply_in_steps(session, [changes.moves for changes in decided], now)
     change_jobs(session, [(changes.row.id, changes.values) for changes in decided if changes.values])
+    for changes in decided:
+        if changes.time_limit_s is not None and changes.row.cancel_requested_at is None:
+            _top_up(session, changes.row, changes.time_limit_s, now)
     charge(session, {changes.row.id: (changes.row, changes.ended) for changes in decided if changes.ended}, now)
     settled = [changes.row for changes in decided if changes.settles]
     if settled:
         settle_jobs(session, settled, now)
+
+
+def _top_up(session: Session, row: Row[Any], time_limit_s: int, now: datetime) -> None:
+    refusal = top_up_job(session, row, time_limit_s, now)
+    if refusal is not None:
+        cause = f"its time limit was raised to {time_limit_s // 60} min where {row.time_limit_s // 60} are held: "
+        cause = (cause + refusal.detail)[:300]
+        change_jobs(session, [(row.id, {"cancel_requested_at": now, "cancel_cause": cause})])
 
 
 def _apply_in_steps(session: Session, moves: Sequence[Sequence[Move]], now: datetime) -> None:
@@ -262,8 +276,10 @@ def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapp
         )
     elif any(name != expected for name in newest.gpu_types):
         cause = f"the site allocated {', '.join(sorted(newest.gpu_types))} where {expected} is held"
+    elif newest.time_limit_s == UNLIMITED_S:
+        cause = f"its time limit was taken away where {row.time_limit_s // 60} min are held"
     elif newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
-        cause = f"its time limit was raised to {newest.time_limit_s // 60} min where {row.time_limit_s // 60} are held"
+        changes.time_limit_s = newest.time_limit_s
     if cause is not None and row.cancel_requested_at is None:
         changes.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause}
 

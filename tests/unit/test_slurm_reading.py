@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from adapters.port import Absent, Accepted, AttemptState, JobSpec, Known, Rejected, Sent, Uncertain, Unreachable
+from adapters.port import (
+    UNLIMITED_S,
+    Absent,
+    Accepted,
+    AttemptState,
+    JobSpec,
+    Known,
+    Rejected,
+    Sent,
+    Uncertain,
+    Unreachable,
+)
 from adapters.slurm.commands import Adopt, Cancel, Check, Reply, Submit, submitted
 from adapters.slurm.observation import Observe
 from adapters.slurm.refusals import why_not
@@ -372,4 +383,4 @@ def test_a_separator_in_the_last_field_cuts_nothing() -> None:
     fields += ",tres-alloc,Reason,NodeList,WorkDir,Name"
     rows, odd = queue_rows("1|RUNNING|0|u|1|2|N/A|1-02:03:04|UNLIMITED|cpu=1|None|n1|/h|a|b|c\n", fields.split(","))
     assert not odd
-    assert (rows[0].name, rows[0].elapsed_s, rows[0].time_limit_s) == ("a|b|c", 93784, None)
+    assert (rows[0].name, rows[0].elapsed_s, rows[0].time_limit_s) == ("a|b|c", 93784, UNLIMITED_S)
