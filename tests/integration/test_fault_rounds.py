@@ -51,7 +51,7 @@ def rig(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Rig]:
     region = Region.make(tmp_path / "region", slurm_cluster)
     region.ssh_port = proxy.port
     region.start()
-    region.enrol("20000h")
+    region.enrol("10000h")
     yield Rig(region, proxy)
     region.stop()
     proxy.close()
