@@ -17,9 +17,9 @@ export PYTHONPATH := tests
 unexport PYTHONDONTWRITEBYTECODE
 export HYPOTHESIS_STORAGE_DIRECTORY := build/cache/hypothesis
 
-.PHONY: help demo up down test check coverage bench torture torture-all clean pins packages
+.PHONY: help demo up down k8s-up k8s-down test check coverage bench torture torture-all clean pins packages
 help: ## Say what can be made.
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: packages $(VENV)/.ready ## One job's whole trip on a throwaway Slurm; leaves nothing running.
 	$(BIN)/python tests/demo.py demo
@@ -30,7 +30,13 @@ up: packages $(VENV)/.ready ## The same, left running to play with.
 down: $(VENV)/.ready ## End what `make up` left running.
 	$(BIN)/python tests/demo.py down
 
-test: packages packages-postgres $(VENV)/.ready checks ## All tests, those against real Slurm, sshd and PostgreSQL included.
+k8s-up: pool-programs ## A throwaway Kubernetes GPU pool to play with; ten minutes of building the first time.
+	$(BIN)/python tests/clusters/kubernetes/pool.py start pool --base build/kubernetes
+
+k8s-down: $(VENV)/.ready ## End what `make k8s-up` left running.
+	$(BIN)/python tests/clusters/kubernetes/pool.py wipe pool --base build/kubernetes
+
+test: packages packages-postgres pool-programs checks ## All tests, those against real Slurm, sshd and PostgreSQL included.
 	IDF_TORTURE_ROUNDS=$(ROUNDS) IDF_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --numprocesses=auto -m "not cluster" $(MEASURED) $(WHOLE)
 	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m cluster
 
@@ -42,7 +48,7 @@ coverage: packages-postgres $(VENV)/.ready ## Every branch of quotas/ is taken b
 	$(BIN)/python -m pytest -q $(MEASURED) --cov-report= tests/unit/test_audit.py
 	$(BIN)/python -m pytest -q --numprocesses=auto -m "not postgres and not slow" $(MEASURED) --cov-append $(WHOLE) $(COVERS)
 
-.PHONY: checks packages-postgres
+.PHONY: checks packages-kubernetes packages-postgres pool-programs
 checks: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,6 +67,12 @@ torture-all: packages packages-postgres $(VENV)/.ready ## Every fault test at it
 
 packages:
 	@sh tests/clusters/install-packages.sh python slurm
+
+packages-kubernetes:
+	@sh tests/clusters/install-packages.sh kubernetes
+
+pool-programs: packages-kubernetes $(VENV)/.ready
+	@$(BIN)/python tests/clusters/kubernetes/binaries.py >/dev/null
 
 packages-postgres:
 	@sh tests/clusters/install-packages.sh postgres
@@ -82,4 +94,5 @@ pins: $(VENV)/.ready ## Renew the pinned requirements.
 
 clean: ## Remove everything that was made here.
 	@if [ -x $(BIN)/python ]; then $(BIN)/python tests/demo.py down; fi
+	@if [ -d build/kubernetes ]; then $(BIN)/python tests/clusters/kubernetes/pool.py wipe pool --base build/kubernetes; fi
 	rm -rf build

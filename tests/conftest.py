@@ -18,6 +18,7 @@ from broker.schema_version import migrate_to
 from storage.database import Database
 
 if TYPE_CHECKING:
+    from clusters.kubernetes.pool import KubernetesPool
     from clusters.slurm.cluster import SlurmCluster
 
     from adapters.slurm import SlurmSsh
@@ -152,6 +153,32 @@ def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSs
     yield make
     for scheduler in made:
         scheduler.close()
+
+
+@pytest.fixture(scope="session")
+def kubernetes_pool() -> "Iterator[KubernetesPool]":
+    """A throwaway pool; IDF_TEST_POOL names the folder of one that runs already, to spare the start."""
+    from clusters.kubernetes import binaries
+    from clusters.kubernetes.pool import KubernetesPool
+
+    if running := os.environ.get("IDF_TEST_POOL"):
+        yield KubernetesPool.load(Path(running))
+        return
+    if not binaries.built():
+        pytest.skip("the pool's programs are not built here yet: `make pool-programs`, ten minutes the first time")
+    with tempfile.TemporaryDirectory(prefix="idf-") as base:
+        pool = KubernetesPool.start("tests", Path(base))
+        pool.simulate(2, gpus=4)
+        yield pool
+        pool.stop()
+
+
+@pytest.fixture(scope="session")
+def real_node(kubernetes_pool: "KubernetesPool") -> "KubernetesPool":
+    """The pool, where it has a real node."""
+    if not kubernetes_pool.node:
+        pytest.skip(f"no real node: {kubernetes_pool.reason}")
+    return kubernetes_pool
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what the test clusters need, by apt, and only what is missing.
 #
-#   install-packages.sh GROUP...      GROUP is one of: slurm postgres python
+#   install-packages.sh GROUP...      GROUP is one of: slurm kubernetes postgres python
 #
 # Debian starts a service as soon as it is installed. The clusters start daemons of their own, so that is
 # denied meanwhile by policy-rc.d, and what stood in its place is put back afterwards, whatever happens.
@@ -20,9 +20,10 @@ packages_of() {
             echo slurmctld slurmd slurmdbd slurmrestd slurm-client slurm-wlm-jwt-plugin
             echo mariadb-server munge openssh-server openssh-client sudo util-linux procps python3 libfaketime
             ;;
+        kubernetes) echo runc containernetworking-plugins busybox-static iproute2 mount util-linux procps ;;
         postgres) echo postgresql ;;
         python) echo python3 python3-venv ;;
-        *) fail "no group is called '$1': there are slurm, postgres and python" ;;
+        *) fail "no group is called '$1': there are slurm, kubernetes, postgres and python" ;;
     esac
 }
 
@@ -57,7 +58,7 @@ apt_get() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@"
 }
 
-[ $# -gt 0 ] || fail "name what is needed: slurm, postgres, python"
+[ $# -gt 0 ] || fail "name what is needed: slurm, kubernetes, postgres, python"
 wanted=$(for group in "$@"; do packages_of "$group"; done)
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     fail "this machine has no apt. Install by its own means: $(echo $wanted)"
