@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
     from clusters.slurm.cluster import SlurmCluster
 
+    from adapters.k8s import K8sPool
     from adapters.slurm import SlurmSsh
 
 _numbers = count()
@@ -168,7 +169,7 @@ def kubernetes_pool() -> "Iterator[KubernetesPool]":
         pytest.skip("the pool's programs are not built here yet: `make pool-programs`, ten minutes the first time")
     with tempfile.TemporaryDirectory(prefix="idf-") as base:
         pool = KubernetesPool.start("tests", Path(base))
-        pool.simulate(2, gpus=4)
+        pool.simulate(2, gpus=4, cpus=33)
         yield pool
         pool.stop()
 
@@ -179,6 +180,26 @@ def real_node(kubernetes_pool: "KubernetesPool") -> "KubernetesPool":
     if not kubernetes_pool.node:
         pytest.skip(f"no real node: {kubernetes_pool.reason}")
     return kubernetes_pool
+
+
+@pytest.fixture
+def k8s_site(kubernetes_pool: "KubernetesPool") -> "Iterator[Callable[..., K8sPool]]":
+    """Make schedulers for the pool as its broker, with bounds changed as asked; all are closed at the test's end."""
+    from clusters.kubernetes.site import classes
+
+    from adapters.k8s import K8sPool, K8sSettings
+
+    made: list[K8sPool] = []
+
+    def make(**bounds: Any) -> K8sPool:
+        given = {"classes": classes(kubernetes_pool), **bounds}
+        settings = K8sSettings("pool", kubernetes_pool.kubeconfig("broker"), kubernetes_pool.image, **given)
+        made.append(K8sPool(settings))
+        return made[-1]
+
+    yield make
+    for scheduler in made:
+        scheduler.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

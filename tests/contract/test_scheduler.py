@@ -1,4 +1,4 @@
-"""What every scheduler promises, asked of the one in memory and of a real Slurm over SSH."""
+"""What every scheduler promises, asked of the one in memory, of a real Slurm over SSH and of a real Kubernetes."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -30,6 +30,8 @@ class Ground(Protocol):
 
     scheduler: Scheduler
     account: str
+    sized: str
+    """The GPU type of nodes with four GPUs and 32 CPUs."""
 
     def ended(self, job: Known, state: AttemptState = AttemptState.SUCCEEDED, exit_code: int = 0) -> Attempt: ...
 
@@ -44,6 +46,7 @@ class FakeGround:
     """In memory a job does what the test says that its script would have done."""
 
     account = "idf001"
+    sized = "a100"
 
     def __init__(self) -> None:
         self.scheduler = self.fake = FakeScheduler(accounts=frozenset({"idf001", "idf002"}))
@@ -66,8 +69,10 @@ class FakeGround:
         return self.fake.now
 
 
-class SlurmGround:
+class RealGround:
     """On a real cluster the script does it, and the test waits."""
+
+    sized = "a100"
 
     def __init__(self, scheduler: Scheduler, account: str) -> None:
         self.scheduler, self.account = scheduler, account
@@ -94,19 +99,31 @@ class SlurmGround:
         return datetime.now(UTC)
 
 
-@pytest.fixture(params=["fake", pytest.param("slurm", marks=pytest.mark.cluster)])
+class PoolGround(RealGround):
+    """A pool whose real node has eight GPUs and few CPUs: larger jobs go to simulated nodes, for two seconds."""
+
+    sized = "v100"
+
+
+REAL = pytest.mark.cluster
+
+
+@pytest.fixture(params=["fake", pytest.param("slurm", marks=REAL), pytest.param("k8s", marks=REAL)])
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     if request.param == "fake":
         yield FakeGround()
-        return
-    make: Callable[..., Any] = request.getfixturevalue("slurm_site")
-    yield SlurmGround(make(), request.getfixturevalue("slurm_cluster").accounts[0])
+    elif request.param == "slurm":
+        make: Callable[..., Any] = request.getfixturevalue("slurm_site")
+        yield RealGround(make(), request.getfixturevalue("slurm_cluster").accounts[0])
+    else:
+        request.getfixturevalue("real_node")
+        yield PoolGround(request.getfixturevalue("k8s_site")(), "idf-p001")
 
 
 def send(ground: Ground, job: JobSpec) -> Known:
     answer = ground.scheduler.submit(fresh("batch"), [job])[job.name]
     assert isinstance(answer, Accepted), answer
-    return known(job, answer.site_job_id) if isinstance(ground, SlurmGround) else _known_to_fake(ground, job, answer)
+    return known(job, answer.site_job_id) if isinstance(ground, RealGround) else _known_to_fake(ground, job, answer)
 
 
 def _known_to_fake(ground: Ground, job: JobSpec, answer: Accepted) -> Known:
@@ -136,7 +153,8 @@ def test_a_failure_keeps_its_exit_code(ground: Ground) -> None:
 
 
 def test_what_was_given_is_told(ground: Ground) -> None:
-    last = ground.ended(send(ground, spec(ground.account, "sleep 2\n", gpus=2, cpus_per_gpu=3, memory_mib=600)))
+    last = ground.ended(send(ground, spec(ground.account, "sleep 2\n", gpus=2, cpus_per_gpu=3, memory_mib=600,
+                                   gpu_type=ground.sized)))  # fmt: skip
     assert (last.gpus, last.cpus, last.memory_mib, last.node_count) == (2, 6, 600, 1)
 
 
@@ -148,7 +166,8 @@ def test_a_job_without_gpu_is_given_none(ground: Ground) -> None:
 
 
 def test_a_job_alone_on_its_node_is_given_all_its_gpus_and_cpus(ground: Ground) -> None:
-    last = ground.ended(send(ground, spec(ground.account, "sleep 2\n", exclusive=True, memory_mib=300)))
+    last = ground.ended(send(ground, spec(ground.account, "sleep 2\n", exclusive=True, memory_mib=300,
+                                   gpu_type=ground.sized)))  # fmt: skip
     assert (last.gpus, last.cpus, last.memory_mib, last.node_count) == (4, 32, 300, 1)
 
 

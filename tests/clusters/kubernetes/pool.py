@@ -35,6 +35,8 @@ from clusters.slurm.layout import ClusterError
 from kubernetes.client.exceptions import ApiException
 
 START_S = 60
+DEPLOY = Path(__file__).parents[3] / "adapters/k8s/deploy"
+"""What a pool's admin applies for the broker."""
 SIMULATED_RUN_S = 2.0
 
 
@@ -98,6 +100,7 @@ class KubernetesPool:
         pool.start_daemon("etcd", "kube-apiserver")
         pool.wait(pool.answers, "the API server does not answer", "kube-apiserver")
         pool.start_daemon("kube-controller-manager", "kube-scheduler", "kwok")
+        pool.apply(*sorted(DEPLOY.glob("*.yaml")))
         if pool.node:
             pool._bring_up_node()
         (folder / "pool.json").write_text(json.dumps(asdict(pool), indent=2, default=str) + "\n")
@@ -163,11 +166,11 @@ class KubernetesPool:
         ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions or ())
         return ready and (status.allocatable or {}).get(RESOURCE) == str(GPUS)
 
-    def simulate(self, count: int, *, first: int = 0, gpus: int = GPUS) -> list[str]:
+    def simulate(self, count: int, *, first: int = 0, gpus: int = GPUS, cpus: int = 64) -> list[str]:
         """Add nodes that only seem to run their pods; return their names. Pods must tolerate their taint."""
         core = self.core()
         names = [f"simulated-{number}" for number in range(first, first + count)]
-        has = {"cpu": "64", "memory": "512Gi", "pods": "200", RESOURCE: str(gpus)}
+        has = {"cpu": str(cpus), "memory": "512Gi", "pods": "200", RESOURCE: str(gpus)}
         for name in names:
             core.create_node(
                 {
@@ -187,6 +190,12 @@ class KubernetesPool:
         enter = ["nsenter", f"--target={self.init_pid}", "--mount", "--pid", "--net", "--root", "--"]
         command = [*(enter if self.node else []), *argv]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+    def apply(self, *files: Path) -> None:
+        """Create what some YAML files hold, as the pool's admin; what is there already stays."""
+        client = self.client()
+        for file in files:
+            kubernetes.utils.create_from_yaml(client, str(file))
 
     def start_daemon(self, *names: str) -> None:
         """Start daemons; what they need to be ready for is asked of the API server."""

@@ -1,0 +1,6 @@
+"""Kubernetes GPU pools, by the official client."""
+
+from adapters.k8s.scheduler import K8sPool
+from adapters.k8s.settings import K8sSettings, NodeClass
+
+__all__ = ["K8sPool", "K8sSettings", "NodeClass"]

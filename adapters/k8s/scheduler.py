@@ -1,0 +1,426 @@
+"""The port for a Kubernetes GPU pool: one Job per job, in a namespace per project.
+
+**Nothing is sent twice.** A batch begins by making a Secret of its name: who finds it there comes too late. A Job's
+name is the job's own, and the API server has each name once: adoption makes a suspended Job of that name, a
+tombstone, so that a request which still travels finds it taken.
+"""
+
+import hashlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
+from adapters.k8s import enrolment, logs, manifests
+from adapters.k8s.capacity import Capacity
+from adapters.k8s.client import Api, Conflict, Json, NotFound
+from adapters.k8s.manifests import CANCELLED, FINALIZER, TOMBSTONE, Payload, batch_name, require_namespace
+from adapters.k8s.seen import SeenJob, SeenPod, job_of, pod_of
+from adapters.k8s.settings import K8sSettings
+from adapters.k8s.states import attempts_of, utcnow
+from adapters.k8s.watch import Watch
+from adapters.port import (
+    Absent,
+    Accepted,
+    Adoption,
+    Answer,
+    Attempt,
+    AttemptState,
+    JobSpec,
+    Known,
+    LogChunk,
+    Observation,
+    Sent,
+    SiteFacts,
+)
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+DIRECT_MAX = 200
+"""How many jobs that the streams do not show are asked for one by one in one observation."""
+
+
+class K8sPool:
+    """A Kubernetes pool. Safe to share between threads."""
+
+    def __init__(self, settings: K8sSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._opened: Api | None = None
+        self._watched: Watch | None = None
+        self._spaces: set[str] = set()
+        self._capacity = Capacity()
+        self._threads = ThreadPoolExecutor(settings.parallel, thread_name_prefix="k8s")
+
+    # ── the port ──
+
+    def submit(self, batch: str, specs: Sequence[JobSpec]) -> Mapping[str, Answer]:
+        """See the port."""
+        by_account: dict[str, list[JobSpec]] = defaultdict(list)
+        for spec in specs:
+            by_account[spec.account].append(spec)
+        end = time.monotonic() + self._settings.submit_s_max
+        answers: dict[str, Answer] = {}
+        for account, some in by_account.items():
+            answers |= self._submit_in(account, batch, some, end)
+        return answers
+
+    def adopt(self, sent: Sequence[Sent]) -> Mapping[str, Adoption]:
+        """See the port."""
+        answers: dict[str, Adoption] = {}
+        closed: dict[tuple[str, str], SiteError | None] = {}
+        for job in sent:
+            key = (job.account, job.batch)
+            if key not in closed:
+                closed[key] = self._close_batch(*key)
+        for job, answer in self._side_by_side(lambda job: self._adopt(job, closed[job.account, job.batch]), sent):
+            answers[job.name] = answer
+        return answers
+
+    def observe(self, known: Sequence[Known]) -> Observation:
+        """See the port; jobs that the streams show cost no request."""
+        if not known:
+            return Observation({}, frozenset())
+        watch = self._watch()
+        watch.require_live(self._settings.answer_s_max)
+        attempts: dict[str, tuple[Attempt, ...]] = {}
+        unseen: list[Known] = []
+        for job in known:
+            seen, pods = watch.look(job.site_job_id)
+            if seen is None and not pods:
+                unseen.append(job)
+                continue
+            self._keep(attempts, job, seen, pods)
+        absent = set()
+        for job, told in self._side_by_side(self._directly, unseen[:DIRECT_MAX]):
+            if isinstance(told, tuple):
+                self._keep(attempts, job, *told)
+            elif isinstance(told, Absent):
+                absent.add(job.site_job_id)
+        return Observation(attempts, frozenset(absent), watch.odd())
+
+    def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
+        """See the port; a Job is suspended for good: its pods end with their grace, and it stays to be metered."""
+        return {job.name: answer for job, answer in self._side_by_side(self._cancel, known)}
+
+    def read_log(self, account: str, name: str, offset: int, limit_bytes: int, wait_s: float) -> LogChunk:
+        """See the port. Of a job over several nodes, the first one's log."""
+        require_namespace(account)
+        settings = self._settings
+        limit_bytes, wait_s = min(limit_bytes, settings.log_bytes_max), min(wait_s, settings.log_wait_s_max)
+        return logs.read(self._api(), account, name, offset, limit_bytes, wait_s)
+
+    def put_snapshot(self, account: str, digest: str, archive: Path) -> None:
+        """See the port; it is kept in pieces, the first of which is made last."""
+        size = archive.stat().st_size
+        if size > self._settings.snapshot_bytes_max:
+            raise Rejected(
+                f"the snapshot is too large for this site: {size} of {self._settings.snapshot_bytes_max} bytes"
+            )
+        data = archive.read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise Rejected("the snapshot's bytes do not have the digest that was promised")
+        try:
+            self._require_space(account)
+            for piece in manifests.snapshot_pieces(account, digest, data):
+                self._make(f"/api/v1/namespaces/{account}/secrets", piece)
+        except Uncertain as error:
+            raise Unreachable(error.reason) from error  # it is asked for again, and what is there stays
+
+    def forget(self, known: Sequence[Known]) -> Mapping[str, Answer]:
+        """Let go of jobs that are booked: their pods may vanish, and their Jobs do after a while.
+
+        `Accepted` means that nothing holds them back any more; a repeat is a no-op.
+        """
+        return {job.name: answer for job, answer in self._side_by_side(self._forget, known)}
+
+    def check(self) -> SiteFacts:
+        """See the port."""
+        return enrolment.check(self._api(), self._settings)
+
+    def close(self) -> None:
+        """See the port."""
+        with self._lock:
+            if self._watched is not None:
+                self._watched.close()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            if self._opened is not None:
+                self._opened.close()
+
+    # ── sending ──
+
+    def _submit_in(self, account: str, batch: str, specs: Sequence[JobSpec], end: float) -> dict[str, Answer]:
+        try:
+            require_namespace(account)
+        except Rejected as error:
+            return {spec.name: Unreachable(error.reason) for spec in specs}
+        payload = Payload(batch_name(batch))
+        answers: dict[str, Answer] = {}
+        bodies: list[tuple[str, Json]] = []
+        for spec in specs:
+            try:
+                bodies.append((spec.name, self._body(spec, payload, batch)))
+            except (Rejected, Unreachable) as error:
+                answers[spec.name] = error
+        if not bodies:
+            return answers
+        try:
+            self._require_space(account)
+            self._begin_batch(account, payload)
+        except SiteError as error:
+            stopped = _known_error(error)
+            return answers | {name: stopped for name, _ in bodies}
+        sent = self._side_by_side(lambda named: self._send(account, *named, end), bodies)
+        return answers | {name: answer for (name, _), answer in sent}
+
+    def _body(self, spec: JobSpec, payload: Payload, batch: str) -> Json:
+        """The Job for a spec.
+
+        Raises:
+            Rejected: it cannot be asked for, or no node could ever hold it.
+            Unreachable: what the nodes offer could not be learnt.
+        """
+        body = manifests.job(spec, self._settings, payload, batch)
+        if not self._settings.nodes_grow:
+            wanted = self._settings.node_class(spec.gpu_type if spec.gpus else "")
+            self._capacity.require(self._api(), wanted, body)
+        return body
+
+    def _begin_batch(self, account: str, payload: Payload) -> None:
+        """Make the batch's Secrets, the one that is its lock first.
+
+        Raises:
+            Uncertain: it was begun or closed before.
+            Unreachable: nothing of its jobs was sent.
+        """
+        path = f"/api/v1/namespaces/{account}/secrets"
+        first, *others = payload.secrets(account)
+        try:
+            self._api().post(path, first)
+        except Conflict as error:
+            raise Uncertain("this batch was begun or closed before") from error
+        except Uncertain as error:
+            raise Unreachable(error.reason) from error
+        for secret in others:
+            self._make(path, secret)
+
+    def _send(self, account: str, name: str, body: Json, end: float) -> Answer:
+        if time.monotonic() > end:
+            return Unreachable("the site is slow: this job of the batch was not sent any more")
+        path = f"/apis/batch/v1/namespaces/{account}/jobs"
+        try:
+            return Accepted(self._api().post(path, body)["metadata"]["uid"])
+        except Conflict:
+            return self._send_over(path, name, body)
+        except NotFound as error:
+            self._spaces.discard(account)
+            return Unreachable(f"the project's namespace is gone: {error.reason}")
+        except (Rejected, Unreachable, Uncertain) as error:
+            return error
+
+    def _send_over(self, path: str, name: str, body: Json) -> Answer:
+        """Take the place of a tombstone that an earlier adoption left; a real Job is for adoption to find."""
+        try:
+            there = self._api().get(f"{path}/{name}")
+            if TOMBSTONE not in (there["metadata"].get("annotations") or {}):
+                return Uncertain(f"a Job named {name} is there already")
+            self._api().delete(f"{path}/{name}", there["metadata"]["uid"])
+            return Accepted(self._api().post(path, body)["metadata"]["uid"])
+        except (NotFound, Conflict) as error:
+            return Uncertain(f"the name {name} changed hands meanwhile: {error.reason}")
+        except (Rejected, Unreachable, Uncertain) as error:
+            return error
+
+    def _require_space(self, account: str) -> None:
+        """Make the project's namespace on first use, with all that confines it.
+
+        Raises:
+            Rejected: a namespace of that name is somebody else's.
+            Unreachable, Uncertain: as their names say.
+        """
+        if account in self._spaces:
+            return
+        require_namespace(account)
+        for path, body in manifests.namespace_objects(account, self._settings):
+            self._make(path, body)
+        there = self._api().get(f"/api/v1/namespaces/{account}")
+        wanted = manifests.namespace_objects(account, self._settings)[0][1]["metadata"]["labels"]
+        if not wanted.items() <= (there["metadata"].get("labels") or {}).items():
+            raise Rejected(f"the namespace {account} lacks the labels that ours have: it is somebody else's")
+        self._spaces.add(account)
+
+    def _make(self, path: str, body: Json) -> None:
+        """Create an object; one that is there already is as good."""
+        try:
+            self._api().post(path, body)
+        except Conflict:
+            return
+
+    # ── adopting ──
+
+    def _close_batch(self, account: str, batch: str) -> SiteError | None:
+        """Take the batch's name, so that it cannot begin any more; return why that is not certain."""
+        try:
+            self._require_space(account)
+            closed = replace_data(Payload(batch_name(batch)).secrets(account)[0])
+            self._make(f"/api/v1/namespaces/{account}/secrets", closed)
+        except SiteError as error:
+            return Unreachable(error.reason)
+        return None
+
+    def _adopt(self, job: Sent, problem: SiteError | None) -> Adoption:
+        if problem is not None:
+            return Unreachable(problem.reason)
+        path = f"/apis/batch/v1/namespaces/{job.account}/jobs"
+        try:
+            return self._found(f"{path}/{job.name}") or self._bury(path, job)
+        except Uncertain as error:
+            return error
+        except SiteError as error:
+            return Unreachable(error.reason)
+
+    def _found(self, path: str) -> Adoption | None:
+        try:
+            there = self._api().get(path)
+        except NotFound:
+            return None
+        if TOMBSTONE in (there["metadata"].get("annotations") or {}):
+            return Absent()
+        return Accepted(there["metadata"]["uid"])
+
+    def _bury(self, path: str, job: Sent) -> Adoption:
+        try:
+            self._api().post(path, manifests.tombstone(job.name, job.account, self._settings))
+        except Conflict:
+            return self._found(f"{path}/{job.name}") or Uncertain(f"the name {job.name} changed hands meanwhile")
+        return Absent()
+
+    # ── observing ──
+
+    def _keep(
+        self, attempts: dict[str, tuple[Attempt, ...]], job: Known, seen: SeenJob | None, pods: Sequence[SeenPod]
+    ) -> None:
+        now = utcnow()
+        told = attempts_of(seen, pods, self._settings.cluster, now)
+        if not told:
+            return
+        attempts[job.site_job_id] = told
+        waits = told[-1].state is AttemptState.QUEUED
+        if waits and seen is not None and seen.deadline is not None and now > seen.deadline:
+            self._cancel(job)  # Kubernetes knows no latest start; it is told cancelled when it is
+
+    def _directly(self, job: Known) -> tuple[SeenJob | None, tuple[SeenPod, ...]] | Absent | SiteError:
+        """Ask for one job that the streams do not show: only a fresh answer proves that it is not there."""
+        try:
+            require_namespace(job.account)
+            found = self._find(job)
+            pods = self._pods(job)
+        except NotFound:
+            return Absent()
+        except (SiteError, ValueError, KeyError, TypeError) as error:
+            return error if isinstance(error, SiteError) else Unreachable(f"it cannot be read: {error}")
+        if found is None and not pods:
+            return Absent()
+        return found, pods
+
+    def _find(self, job: Known) -> SeenJob | None:
+        try:
+            found = job_of(self._api().get(f"/apis/batch/v1/namespaces/{job.account}/jobs/{job.name}"))
+        except NotFound:
+            return None
+        return found if found.uid == job.site_job_id and not found.tombstone else None
+
+    def _pods(self, job: Known) -> tuple[SeenPod, ...]:
+        selector = f"{manifests.JOB}={job.name}"
+        pages = self._api().pages(f"/api/v1/namespaces/{job.account}/pods", labelSelector=selector)
+        found = [pod_of(item) for page in pages for item in page.get("items") or ()]
+        return tuple(pod for pod in found if pod.job_uid == job.site_job_id)
+
+    # ── ending ──
+
+    def _cancel(self, job: Known) -> Answer:
+        body = {
+            "metadata": {"uid": job.site_job_id, "annotations": {CANCELLED: utcnow().isoformat(timespec="seconds")}},
+            "spec": {"suspend": True},
+        }
+        return self._change(job, body)
+
+    def _forget(self, job: Known) -> Answer:
+        try:
+            require_namespace(job.account)
+            for pod in self._pods(job):
+                self._release(pod)
+        except NotFound:
+            return Accepted(job.site_job_id)
+        except SiteError as error:
+            return _known_error(error)
+        keep = {"metadata": {"uid": job.site_job_id}, "spec": {"ttlSecondsAfterFinished": self._settings.keep_s}}
+        return self._change(job, keep)
+
+    def _release(self, pod: SeenPod) -> None:
+        """Take our finalizer off a pod, and nobody else's."""
+        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+        try:
+            metadata = self._api().get(path)["metadata"]
+            held = metadata.get("finalizers") or []
+            if FINALIZER not in held:
+                return
+            left = [name for name in held if name != FINALIZER]
+            version = {"uid": pod.uid, "resourceVersion": metadata["resourceVersion"], "finalizers": left}
+            self._api().patch(path, {"metadata": version})
+        except NotFound:
+            return
+
+    def _change(self, job: Known, body: Json) -> Answer:
+        """Change that very Job; one that is gone, or whose name is another's by now, is as good as changed."""
+        try:
+            require_namespace(job.account)
+            self._api().patch(f"/apis/batch/v1/namespaces/{job.account}/jobs/{job.name}", body)
+        except (NotFound, Conflict):
+            return Accepted(job.site_job_id)
+        except SiteError as error:
+            return _known_error(error)
+        return Accepted(job.site_job_id)
+
+    # ── what it all needs ──
+
+    def _api(self) -> Api:
+        with self._lock:
+            if self._opened is None:
+                settings = self._settings
+                self._opened = Api(
+                    settings.kubeconfig, settings.context,
+                    connections=settings.parallel + 4, timeout_s=settings.answer_s_max,
+                )  # fmt: skip
+            return self._opened
+
+    def _watch(self) -> Watch:
+        api = self._api()
+        with self._lock:
+            if self._watched is None:
+                self._watched = Watch(api, self._settings.stale_s_max)
+            return self._watched
+
+    def _side_by_side(self, do: Callable[[T], U], items: Iterable[T]) -> list[tuple[T, U]]:
+        """Do something with each, a few at one time."""
+        items = list(items)
+        if len(items) < 2:
+            return [(item, do(item)) for item in items]
+        return list(zip(items, self._threads.map(do, items), strict=True))
+
+
+def replace_data(secret: Json) -> Json:
+    """The Secret of a batch that is closed: its name is taken, nothing is in it."""
+    return {**secret, "data": {}}
+
+
+def _known_error(error: SiteError) -> Rejected | Unreachable | Uncertain:
+    """One of the three answers that the port knows."""
+    if isinstance(error, (Rejected, Unreachable, Uncertain)):
+        return error
+    return Unreachable(error.reason)

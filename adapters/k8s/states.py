@@ -1,0 +1,134 @@
+"""From Jobs and pods to attempts. Pure.
+
+An attempt is one pod, or one pod for each node of a job over several: the k-th pod of each index is of attempt k.
+It lasts from the first pod's `startTime`, when a node's GPUs were taken, to the last container's end.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
+
+from adapters.k8s.seen import SeenJob, SeenPod, Size
+from adapters.port import UNLIMITED_S, Attempt, AttemptState
+
+_PREEMPTED = frozenset({"PreemptionByScheduler", "EvictionByEvictionAPI"})
+"""Taken off a healthy node for somebody else, or because its admin drained it."""
+_LOST = frozenset(
+    {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown", "NodeAffinity", "UnexpectedAdmissionError"}
+)
+"""A kubelet that was short of something, went down, or could not keep its promise."""
+
+
+def attempts_of(job: SeenJob | None, pods: Iterable[SeenPod], cluster: str, now: datetime) -> tuple[Attempt, ...]:
+    """Say how a job stands, oldest attempt first; nothing where its end is not told in full yet.
+
+    A Job that somebody deleted is known by its pods alone, which its finalizer keeps until they are metered.
+    """
+    rounds = _rounds(pods)
+    attempts = [_attempt(number, group, job, cluster, now) for number, group in enumerate(rounds, 1)]
+    if job is None:
+        return tuple(attempts)
+    if not attempts:
+        return (_without_pod(job, cluster, 1),)
+    if attempts[-1].state.ended and not job.finished and job.cancelled_at is None:
+        if not job.suspended:
+            return ()  # another pod may follow, or the Job is about to be told finished
+        attempts.append(_without_pod(job, cluster, len(attempts) + 1))
+    return tuple(attempts)
+
+
+def _rounds(pods: Iterable[SeenPod]) -> list[list[SeenPod]]:
+    by_index: dict[int, list[SeenPod]] = {}
+    for pod in sorted(pods, key=lambda pod: (pod.created_at, pod.name)):
+        by_index.setdefault(pod.index, []).append(pod)
+    return [[pod for pod in some if pod is not None] for some in zip_longest(*by_index.values())]
+
+
+def _without_pod(job: SeenJob, cluster: str, number: int) -> Attempt:
+    """A Job that waits for its next pod, or that ended without one."""
+    state, ended_at, native = AttemptState.QUEUED, None, "Suspended" if job.suspended else "Pending"
+    if job.cancelled_at is not None:
+        state, ended_at, native = AttemptState.CANCELLED, job.cancelled_at, "Cancelled"
+    elif job.finished:
+        state, ended_at, native = AttemptState.FAILED, job.created_at, job.finished
+    return Attempt(
+        f"{cluster}/{job.uid}/{number}", job.uid, job.name, job.namespace, state, native, job.created_at,
+        ended_at=ended_at, time_limit_s=_limit(job.size), reason=job.reason,
+    )  # fmt: skip
+
+
+def _attempt(number: int, pods: Sequence[SeenPod], job: SeenJob | None, cluster: str, now: datetime) -> Attempt:
+    first, size = pods[0], pods[0].size
+    started_at = min((pod.started_at for pod in pods if pod.started_at), default=None)
+    over = all(pod.over for pod in pods) and (job is None or _complete(pods, job))
+    told = _telling(pods) if over else next((pod for pod in pods if not pod.over), first)
+    state = _end(pods, told, job) if over else AttemptState.RUNNING if started_at else AttemptState.QUEUED
+    ended_at = max((pod.ended_at or pod.deleted_at or pod.created_at for pod in pods), default=None) if over else None
+    if ended_at is not None and started_at is not None:
+        ended_at = max(ended_at, started_at)
+    elapsed_s = int(((ended_at or now) - started_at).total_seconds()) if started_at else 0
+    count = len(pods)
+    return Attempt(
+        source_key=f"{cluster}/{first.job_uid}/{number}",
+        site_job_id=first.job_uid,
+        name=first.job_name,
+        account=first.namespace,
+        state=state,
+        native_state=_native(told, job) if over else told.phase,
+        submitted_at=(job or first).created_at if number == 1 else first.created_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        elapsed_s=max(elapsed_s, 0),
+        gpus=size.gpus * count,
+        gpu_types={size.gpu_type: size.gpus * count} if size.gpus else {},
+        cpus=size.cpus * count,
+        memory_mib=size.memory_mib * count,
+        node_count=count,
+        nodes=tuple(sorted({pod.node for pod in pods if pod.node})),
+        time_limit_s=_limit(size),
+        exit_code=told.exit_code if over else None,
+        reason="" if state is AttemptState.SUCCEEDED else told.reason,
+    )
+
+
+def _complete(pods: Sequence[SeenPod], job: SeenJob) -> bool:
+    """Say whether all pods of this round exist: the others of a job over several nodes may still be made."""
+    return len(pods) >= job.nodes or bool(job.finished) or job.suspended
+
+
+def _telling(pods: Sequence[SeenPod]) -> SeenPod:
+    """The pod whose end says why: the first that failed by itself; others were then taken away with it."""
+    failed = [pod for pod in pods if pod.phase == "Failed" or pod.deleted_at]
+    return min(failed or pods, key=lambda pod: (pod.deleted_at is not None, pod.ended_at or pod.created_at, pod.index))
+
+
+def _end(pods: Sequence[SeenPod], told: SeenPod, job: SeenJob | None) -> AttemptState:
+    """The first of these that holds; what the node says of a pod comes before what was wished of it."""
+    lost = bool(told.disruption) or told.status_reason in _LOST or told.status_reason.startswith("OutOf")
+    suspended = job is not None and job.suspended
+    cases = (
+        (all(pod.phase == "Succeeded" for pod in pods), AttemptState.SUCCEEDED),
+        (told.status_reason == "DeadlineExceeded", AttemptState.TIMED_OUT),
+        (told.container_reason == "OOMKilled", AttemptState.OUT_OF_MEMORY),
+        (job is not None and job.cancelled_at is not None, AttemptState.CANCELLED),
+        (told.disruption in _PREEMPTED, AttemptState.PREEMPTED),
+        (lost, AttemptState.NODE_FAILED),
+        (told.deleted_at is not None and suspended, AttemptState.PREEMPTED),
+        (told.deleted_at is not None, AttemptState.CANCELLED),
+    )
+    return next((state for holds, state in cases if holds), AttemptState.FAILED)
+
+
+def _native(told: SeenPod, job: SeenJob | None) -> str:
+    if job is None:
+        return "Deleted"
+    return told.disruption or told.status_reason or told.container_reason or told.phase
+
+
+def _limit(size: Size) -> int:
+    return size.limit_s if size.limit_s is not None else UNLIMITED_S
+
+
+def utcnow() -> datetime:
+    """Now, aware."""
+    return datetime.now(UTC)
