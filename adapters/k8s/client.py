@@ -71,7 +71,9 @@ class Api:
         """
         try:
             return self._ask("GET", path, query)
-        except Uncertain as error:
+        except NotFound:
+            raise
+        except (Uncertain, Rejected) as error:
             raise Unreachable(error.reason) from error
 
     def dated(self, path: str) -> tuple[Json, str | None]:
@@ -106,13 +108,14 @@ class Api:
         """
         return self._ask("PATCH", path, {}, body, MERGE_PATCH)
 
-    def delete(self, path: str, uid: str, propagation: str = "Background") -> None:
-        """Delete that very object.
+    def delete(self, path: str, metadata: Json) -> None:
+        """Delete that very object, as it was when its metadata was read.
 
         Raises:
             NotFound, Conflict, Rejected, Unreachable, Uncertain: as their names say.
         """
-        body = {"preconditions": {"uid": uid}, "propagationPolicy": propagation}
+        preconditions = {key: metadata[key] for key in ("uid", "resourceVersion")}
+        body = {"preconditions": preconditions, "propagationPolicy": "Background"}
         self._ask("DELETE", path, {}, body)
 
     def pages(self, path: str, limit: int = 500, **query: Any) -> Iterator[Json]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from adapters.errors import SiteError
+from adapters.errors import SiteError, Unreachable
 from adapters.k8s.client import Api, Json
 from adapters.k8s.seen import quantity
 from adapters.k8s.settings import K8sSettings
@@ -59,7 +59,11 @@ def _skew(date: str | None) -> Iterator[str]:
 
 def _nodes(api: Api, settings: K8sSettings) -> Iterator[str]:
     """Each class must have a node that offers what its jobs will ask for."""
-    nodes = [node for page in api.pages("/api/v1/nodes") for node in page.get("items") or ()]
+    try:
+        nodes = [node for page in api.pages("/api/v1/nodes") for node in page.get("items") or ()]
+    except Unreachable as error:
+        yield f"the nodes cannot be listed: {error.reason}"
+        return
     for name, wanted in sorted(settings.classes.items()):
         alike = [node for node in nodes if wanted.labels.items() <= (node["metadata"].get("labels") or {}).items()]
         labels = ",".join(f"{key}={value}" for key, value in sorted(wanted.labels.items()))

@@ -143,8 +143,8 @@ _RULES = [
 """The site's fault is counted against the runs that a job may have; the user's own ends it at once."""
 
 
-def tombstone(name: str, namespace: str, settings: K8sSettings) -> Json:
-    """A Job that never runs and takes a name, so that a copy of the real one that still travels finds it taken."""
+def tombstone(name: str, namespace: str, batch: str, settings: K8sSettings) -> Json:
+    """A Job that never runs and takes a name, so that what a batch may still send under it finds it taken."""
     container = {
         "name": "job",
         "image": settings.image,
@@ -155,7 +155,7 @@ def tombstone(name: str, namespace: str, settings: K8sSettings) -> Json:
         "restartPolicy": "Never", "automountServiceAccountToken": False, "serviceAccountName": ACCOUNT,
         "securityContext": _AS_NOBODY, "containers": [container],
     }  # fmt: skip
-    metadata = {"name": name, "namespace": namespace, "labels": MANAGED, "annotations": {TOMBSTONE: "true"}}
+    metadata = {"name": name, "namespace": namespace, "labels": MANAGED, "annotations": {TOMBSTONE: batch}}
     spec = {"suspend": True, "backoffLimit": 0, "template": {"metadata": {"labels": MANAGED}, "spec": pod}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 

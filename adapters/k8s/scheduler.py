@@ -18,7 +18,7 @@ from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
 from adapters.k8s import enrolment, logs, manifests
 from adapters.k8s.capacity import Capacity
 from adapters.k8s.client import Api, Conflict, Json, NotFound
-from adapters.k8s.manifests import CANCELLED, FINALIZER, TOMBSTONE, Payload, batch_name, require_namespace
+from adapters.k8s.manifests import BATCH, CANCELLED, FINALIZER, TOMBSTONE, Payload, batch_name, require_namespace
 from adapters.k8s.seen import SeenJob, SeenPod, job_of, pod_of
 from adapters.k8s.settings import K8sSettings
 from adapters.k8s.states import attempts_of, utcnow
@@ -224,12 +224,18 @@ class K8sPool:
             return error
 
     def _send_over(self, path: str, name: str, body: Json) -> Answer:
-        """Take the place of a tombstone that an earlier adoption left; a real Job is for adoption to find."""
+        """Take the place of a tombstone that the adoption of an earlier batch left.
+
+        One of this very batch means that it was closed while this request waited; a real Job is for adoption to find.
+        """
         try:
-            there = self._api().get(f"{path}/{name}")
-            if TOMBSTONE not in (there["metadata"].get("annotations") or {}):
+            metadata = self._api().get(f"{path}/{name}")["metadata"]
+            closed = (metadata.get("annotations") or {}).get(TOMBSTONE)
+            if closed is None:
                 return Uncertain(f"a Job named {name} is there already")
-            self._api().delete(f"{path}/{name}", there["metadata"]["uid"])
+            if closed == body["metadata"]["annotations"][BATCH]:
+                return Uncertain("this batch was closed before")
+            self._api().delete(f"{path}/{name}", metadata)
             return Accepted(self._api().post(path, body)["metadata"]["uid"])
         except (NotFound, Conflict) as error:
             return Uncertain(f"the name {name} changed hands meanwhile: {error.reason}")
@@ -278,26 +284,31 @@ class K8sPool:
             return Unreachable(problem.reason)
         path = f"/apis/batch/v1/namespaces/{job.account}/jobs"
         try:
-            return self._found(f"{path}/{job.name}") or self._bury(path, job)
+            return self._found(path, job) or self._bury(path, job)
         except Uncertain as error:
             return error
         except SiteError as error:
             return Unreachable(error.reason)
 
-    def _found(self, path: str) -> Adoption | None:
+    def _found(self, path: str, job: Sent) -> Adoption | None:
+        """Look a job up. Another batch's tombstone becomes this one's, so that this one does not take its place."""
         try:
-            there = self._api().get(path)
+            metadata = self._api().get(f"{path}/{job.name}")["metadata"]
+            closed = (metadata.get("annotations") or {}).get(TOMBSTONE)
+            if closed is None:
+                return Accepted(metadata["uid"])
+            if closed != job.batch:
+                mark = {"uid": metadata["uid"], "annotations": {TOMBSTONE: job.batch}}
+                self._api().patch(f"{path}/{job.name}", {"metadata": mark})
         except NotFound:
             return None
-        if TOMBSTONE in (there["metadata"].get("annotations") or {}):
-            return Absent()
-        return Accepted(there["metadata"]["uid"])
+        return Absent()
 
     def _bury(self, path: str, job: Sent) -> Adoption:
         try:
-            self._api().post(path, manifests.tombstone(job.name, job.account, self._settings))
+            self._api().post(path, manifests.tombstone(job.name, job.account, job.batch, self._settings))
         except Conflict:
-            return self._found(f"{path}/{job.name}") or Uncertain(f"the name {job.name} changed hands meanwhile")
+            return self._found(path, job) or Uncertain(f"the name {job.name} changed hands meanwhile")
         return Absent()
 
     # ── observing ──
@@ -383,9 +394,18 @@ class K8sPool:
             self._api().patch(f"/apis/batch/v1/namespaces/{job.account}/jobs/{job.name}", body)
         except (NotFound, Conflict):
             return Accepted(job.site_job_id)
+        except Rejected as error:
+            return self._unless_gone(job, error)
         except SiteError as error:
             return _known_error(error)
         return Accepted(job.site_job_id)
+
+    def _unless_gone(self, job: Known, error: Rejected) -> Answer:
+        """A patch of another object of that name is refused as an invalid change of its uid: look which it is."""
+        try:
+            return error if self._find(job) else Accepted(job.site_job_id)
+        except SiteError as problem:
+            return _known_error(problem)
 
     # ── what it all needs ──
 

@@ -14,8 +14,13 @@ JOBS = "idf.test/busybox:1"
 PAUSE = "idf.test/pause:1"
 
 
+def by_digest(digest: str) -> str:
+    """The jobs' image as a job names it."""
+    return f"{JOBS.partition(':')[0]}@sha256:{digest}"
+
+
 def write(busybox: Path, target: Path) -> str:
-    """Write an archive with the image of jobs and the image of pauses; return the jobs' image's digest (its config)."""
+    """Write an archive with the image of jobs and the image of pauses; return a digest that the first is known by."""
     layer = _layer(busybox.read_bytes())
     jobs = _config(layer, ["/bin/sh"])
     pause = _config(layer, ["/bin/busybox", "sleep", "2147483647"])

@@ -94,13 +94,14 @@ class KubernetesPool:
             namespace.join(init, places.link, places.gateway, places.host)
         pool = cls(
             name=name, folder=folder, server=places.server, version=binaries.version(),
-            node="" if reason else REAL, reason=reason, image=images.JOBS, cgroup=places.cgroup,
+            node="" if reason else REAL, reason=reason, image=_images(folder, reason), cgroup=places.cgroup,
             supervisor_pid=supervisor, init_pid=init,
         )  # fmt: skip
         pool.start_daemon("etcd", "kube-apiserver")
         pool.wait(pool.answers, "the API server does not answer", "kube-apiserver")
         pool.start_daemon("kube-controller-manager", "kube-scheduler", "kwok")
         pool.apply(*sorted(DEPLOY.glob("*.yaml")))
+        pool._allow(pool.image)
         if pool.node:
             pool._bring_up_node()
         (folder / "pool.json").write_text(json.dumps(asdict(pool), indent=2, default=str) + "\n")
@@ -110,14 +111,21 @@ class KubernetesPool:
         self.start_daemon("containerd", "device-plugin")
         socket = Path(f"/proc/{self.init_pid}/root/run/containerd/containerd.sock")
         self.wait(socket.exists, "containerd does not listen", "containerd")
-        busybox = shutil.which("busybox", path=daemons.PATH)
         archive = self.folder / "state/images.tar"
-        images.write(Path(str(busybox)), archive)
-        loaded = self.inside([str(self.binaries / "ctr"), "--namespace=k8s.io", "images", "import", str(archive)])
-        if loaded.returncode != 0:
-            raise ClusterError(f"the images could not be loaded: {loaded.stderr[-600:]}")
+        self._ctr("import", str(archive))
+        self._ctr("tag", images.JOBS, self.image)
         self.start_daemon("kubelet")
         self.wait(self.node_is_ready, "the real node does not offer its GPUs", "kubelet")
+
+    def _ctr(self, *arguments: str) -> None:
+        done = self.inside([str(self.binaries / "ctr"), "--namespace=k8s.io", "images", *arguments])
+        if done.returncode != 0:
+            raise ClusterError(f"the images could not be loaded: {done.stderr[-600:]}")
+
+    def _allow(self, image: str) -> None:
+        """List the image that jobs may run, as the pool's admin does."""
+        listed = {"metadata": {"name": "idf-images"}, "data": {"images": image}}
+        self.core().create_namespaced_config_map("idf-compute-admission", listed)
 
     @classmethod
     def load(cls, folder: Path) -> "KubernetesPool":
@@ -239,6 +247,14 @@ def no_node_because() -> str:
     if lacking:
         return f"missing: {', '.join(lacking)}; run tests/clusters/install-packages.sh kubernetes"
     return namespace.refusal()
+
+
+def _images(folder: Path, reason: str) -> str:
+    """Write the real node's images; return the one that jobs run, by its digest."""
+    if reason:
+        return images.by_digest("0" * 64)
+    busybox = Path(str(shutil.which("busybox", path=daemons.PATH)))
+    return images.by_digest(images.write(busybox, folder / "state/images.tar"))
 
 
 def stop(folder: Path) -> None:

@@ -1,0 +1,120 @@
+"""What a broker's credentials cannot do in a pool, whoever holds them, and what enrolment says of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import kubernetes
+import pytest
+from integration.slurm_jobs import fresh, spec
+from kubernetes.client.exceptions import ApiException
+
+from adapters.k8s import K8sPool, NodeClass, manifests
+from adapters.k8s.manifests import Payload
+
+if TYPE_CHECKING:
+    from clusters.kubernetes.pool import KubernetesPool
+
+pytestmark = pytest.mark.cluster
+ACCOUNT = "idf-admission"
+
+
+@pytest.fixture
+def site(k8s_site: "Callable[..., K8sPool]") -> K8sPool:
+    made = k8s_site()
+    made._require_space(ACCOUNT)
+    return made
+
+
+@pytest.fixture
+def broker(kubernetes_pool: "KubernetesPool") -> kubernetes.client.ApiClient:
+    return kubernetes_pool.client("broker")
+
+
+def job(site: K8sPool) -> dict[str, Any]:
+    return manifests.job(spec(ACCOUNT, gpu_type="v100"), site._settings, Payload("x"), "batch")
+
+
+CONTAINER = ("spec", "template", "spec", "containers", 0)
+POD = CONTAINER[:3]
+FORBIDDEN: dict[str, tuple[tuple[Any, ...], Any, str]] = {
+    "an image that is not listed": ((*CONTAINER, "image"), "other/image@sha256:" + "0" * 64, "idf-images"),
+    "an image by its tag": ((*CONTAINER, "image"), "idf.test/busybox:1", "idf-images"),
+    "another service account": ((*POD, "serviceAccountName"), "default", "idf-job"),
+    "a token": ((*POD, "automountServiceAccountToken"), True, "token"),
+    "the node's network": ((*POD, "hostNetwork"), True, "namespace"),
+    "the node's memory": ((*POD, "hostIPC"), True, "namespace"),
+    "a node by name": ((*POD, "nodeName"), "real-1", "scheduler"),
+    "the node's files": ((*POD, "volumes", 0), {"name": "work", "hostPath": {"path": "/"}}, "scratch"),
+    "privileges": ((*CONTAINER, "securityContext"), {"privileged": True}, "privilege"),
+    "no context": ((*CONTAINER, "securityContext"), {}, "privilege"),
+}
+
+
+@pytest.mark.parametrize("case", FORBIDDEN, ids=lambda name: name.replace(" ", "-"))
+def test_a_job_that_asks_for_more_is_denied(site: K8sPool, broker: kubernetes.client.ApiClient, case: str) -> None:
+    path, value, words = FORBIDDEN[case]
+    body = job(site)
+    place: Any = body
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(ApiException, match=words) as denied:
+        kubernetes.client.BatchV1Api(broker).create_namespaced_job(ACCOUNT, body)
+    assert denied.value.status in (403, 422)
+
+
+def test_a_broker_stays_in_namespaces_of_its_own(
+    site: K8sPool, broker: kubernetes.client.ApiClient, kubernetes_pool: "KubernetesPool"
+) -> None:
+    core = kubernetes.client.CoreV1Api(broker)
+    secret = {"metadata": {"name": fresh()}}
+    for place in ("default", "kube-system", "idf-compute-admission"):
+        with pytest.raises(ApiException, match="namespaces of its projects"):
+            core.create_namespaced_secret(place, secret)
+    theirs = fresh("theirs")
+    kubernetes_pool.core().create_namespace({"metadata": {"name": theirs}})
+    with pytest.raises(ApiException, match="begin with idf"):
+        core.create_namespace({"metadata": {"name": fresh("other")}})
+    with pytest.raises(ApiException, match="restricted"):
+        core.create_namespace({"metadata": {"name": fresh("idf-lax")}})
+    with pytest.raises(ApiException, match="begin with idf"):
+        core.delete_namespace(theirs)
+
+
+@pytest.mark.parametrize("act", ["list_namespaced_secret", "list_namespaced_config_map"])
+def test_a_broker_reads_no_secret(site: K8sPool, broker: kubernetes.client.ApiClient, act: str) -> None:
+    with pytest.raises(ApiException) as denied:
+        getattr(kubernetes.client.CoreV1Api(broker), act)(ACCOUNT)
+    assert denied.value.status == 403
+
+
+def test_enrolment_finds_a_fit_pool_fit(site: K8sPool) -> None:
+    facts = site.check()
+    assert facts.scheduler.startswith("kubernetes 1.36")
+    assert facts.problems == ()
+
+
+def test_enrolment_says_what_is_missing(k8s_site: Callable[..., K8sPool]) -> None:
+    lacking = {
+        "h100": NodeClass(labels={"nvidia.com/gpu.product": "H100"}),
+        "mig": NodeClass(resource="nvidia.com/mig-1g"),
+    }
+    problems = "\n".join(k8s_site(classes=lacking).check().problems)
+    assert "no node has the labels of h100" in problems
+    assert "offers nvidia.com/mig-1g" in problems
+
+
+def test_enrolment_says_what_a_stranger_may_not(site: K8sPool, kubernetes_pool: "KubernetesPool") -> None:
+    problems = "\n".join(_as(kubernetes_pool, "stranger", site).check().problems)
+    assert "the broker may not create, get, list, watch, patch, delete jobs: apply" in problems
+    assert "the nodes cannot be listed" in problems
+
+
+def test_enrolment_says_what_a_broker_has_too_much(site: K8sPool, kubernetes_pool: "KubernetesPool") -> None:
+    problems = "\n".join(_as(kubernetes_pool, "admin", site).check().problems)
+    assert "may create pods/exec, which it never needs" in problems
+
+
+def _as(pool: "KubernetesPool", user: str, site: K8sPool) -> K8sPool:
+    return K8sPool(replace(site._settings, kubeconfig=pool.kubeconfig(user)))

@@ -1,0 +1,169 @@
+"""What a job finds inside a pod, and how what people type arrives there: exactly, or refused in one sentence."""
+
+import hashlib
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from integration.slurm_jobs import fresh, known, recently, spec, wait_for
+
+from adapters.port import Accepted, Attempt, AttemptState, JobSpec, Known, Rejected
+
+if TYPE_CHECKING:
+    from clusters.kubernetes.pool import KubernetesPool
+
+    from adapters.k8s import K8sPool
+
+pytestmark = pytest.mark.cluster
+ACCOUNT = "idf-jobs"
+
+HOSTILE = (
+    "$(HOSTNAME)", "$$(HOSTNAME)", "$HOSTNAME", "$$", "${PATH}", "`id`", "; rm -rf /", "a b\tc", "line\nline", "\r", "",
+    "'", '"', "\\", "{{ .metadata }}", "{}", "[]", "- x: y", "é ü 漢字 🜚", "\u202e right to left", "\x1b[31m", "%s %d",
+    "-rf", "--help", "&amp;", "null", "true", "~", "*", "#PBS -l x", "#SBATCH --array=0-99", "x" * 4000,
+)  # fmt: skip
+
+
+@pytest.fixture
+def site(k8s_site: "Callable[..., K8sPool]", real_node: "KubernetesPool") -> "K8sPool":
+    return k8s_site()
+
+
+def send(site: "K8sPool", job: JobSpec) -> Known:
+    answer = site.submit(fresh("batch"), [job])[job.name]
+    assert isinstance(answer, Accepted), answer
+    return known(job, answer.site_job_id)
+
+
+def ended(site: "K8sPool", job: Known) -> Attempt:
+    def attempt() -> Attempt | None:
+        told = site.observe([job]).attempts.get(job.site_job_id, ())
+        return told[-1] if told and told[-1].state.ended else None
+
+    found: Attempt = wait_for(attempt, limit_s=120)
+    return found
+
+
+def log_of(site: "K8sPool", job: Known) -> bytes:
+    return site.read_log(job.account, job.name, 0, 1 << 20, 0).data
+
+
+def test_hostile_words_and_values_arrive_as_they_were(site: "K8sPool") -> None:
+    names = {f"V{number}": value for number, value in enumerate(HOSTILE)}
+    script = 'for word in "$@"; do printf "%s\\0" "$word"; done\n'
+    script += "".join(f'printf "%s\\0" "${name}"\n' for name in names)
+    job = send(site, spec(ACCOUNT, script, arguments=HOSTILE, environment=names))
+    assert ended(site, job).state is AttemptState.SUCCEEDED
+    assert log_of(site, job).decode().split("\0")[:-1] == [*HOSTILE, *HOSTILE]
+
+
+def test_a_command_without_a_script_runs_as_it_is(site: "K8sPool") -> None:
+    job = send(site, spec(ACCOUNT, b"", arguments=("/bin/echo", "$(HOME)", "$$")))
+    ended(site, job)
+    assert log_of(site, job) == b"$(HOME) $$\n"
+
+
+def test_a_script_of_any_bytes_arrives_whole(site: "K8sPool") -> None:
+    rest = bytes(range(256)) * 40
+    script = b"#!/bin/sh\nsha256sum < /idf/payload/script\nexit 0\n" + rest
+    job = send(site, spec(ACCOUNT, script))
+    ended(site, job)
+    assert log_of(site, job).split()[0].decode() == hashlib.sha256(script).hexdigest()
+
+
+def test_a_job_has_no_token_no_right_and_no_other_user(site: "K8sPool") -> None:
+    script = "id -u; ls /var/run/secrets 2>/dev/null; touch /idf/payload/x 2>/dev/null; touch here && echo may; env\n"
+    job = send(site, spec(ACCOUNT, script))
+    ended(site, job)
+    first, second, *rest = log_of(site, job).decode().splitlines()
+    assert (first, second) == ("65534", "may")
+    assert not [line for line in rest if line.startswith("IDF_")]
+
+
+def test_a_snapshot_is_unpacked_where_the_job_starts(site: "K8sPool", tmp_path: Path) -> None:
+    archive, data = tmp_path / "a.tar.gz", fresh().encode() * 200_000
+    with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
+        entry = tarfile.TarInfo("folder/data")
+        entry.size = len(data)
+        tar.addfile(entry, BytesIO(data))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    site.put_snapshot(ACCOUNT, digest, archive)
+    job = send(site, spec(ACCOUNT, "sha256sum < folder/data\n", snapshot=digest))
+    assert ended(site, job).state is AttemptState.SUCCEEDED
+    assert log_of(site, job).split()[0].decode() == hashlib.sha256(data).hexdigest()
+
+
+def test_a_job_past_its_limit_is_timed_out(site: "K8sPool") -> None:
+    last = ended(site, send(site, spec(ACCOUNT, "sleep 600\n", time_limit_s=60)))
+    assert last.state is AttemptState.TIMED_OUT
+    assert 59 <= last.elapsed_s <= 75
+
+
+def test_out_of_memory_is_told_apart(site: "K8sPool") -> None:
+    eater = "x=xxxxxxxxxxxxxxxx; while true; do x=$x$x; done\n"
+    last = ended(site, send(site, spec(ACCOUNT, eater, memory_mib=16)))
+    assert last.state is AttemptState.OUT_OF_MEMORY
+
+
+def test_each_pod_over_several_nodes_knows_its_number(site: "K8sPool", real_node: "KubernetesPool") -> None:
+    job = send(site, spec(ACCOUNT, "true\n", gpus=4, gpu_type="v100", nodes=2, cpus_per_gpu=1))
+    last = ended(site, job)
+    assert (last.gpus, last.node_count, len(last.nodes)) == (4, 2, 2)
+    pods = real_node.core().list_namespaced_pod(ACCOUNT, label_selector=f"idf-compute/job={job.name}").items
+    variables = {variable.name: variable.value for variable in pods[0].spec.containers[0].env}
+    assert variables["IDF_FIRST_NODE"] == f"{job.name}-0.idf-jobs"
+    assert sorted(pod.spec.hostname for pod in pods) == [f"{job.name}-{number}" for number in (0, 1)]
+
+
+def test_why_a_job_waits_is_told(site: "K8sPool") -> None:
+    filler = send(site, spec(ACCOUNT, "sleep 50\n", gpus=8))
+    waiting = send(site, spec(ACCOUNT, "true\n", gpus=8))
+
+    def reason() -> str:
+        return site.observe([waiting]).attempts[waiting.site_job_id][-1].reason
+
+    wait_for(lambda: "Insufficient nvidia.com/gpu" in reason())
+    site.cancel([filler, waiting])
+    ended(site, filler)
+    ended(site, waiting)
+
+
+def test_a_job_that_could_not_start_in_time_is_cancelled(site: "K8sPool") -> None:
+    filler = send(site, spec(ACCOUNT, "sleep 50\n", gpus=8))
+    late = send(site, spec(ACCOUNT, "true\n", gpus=8, deadline=recently()))
+    last = ended(site, late)
+    assert (last.state, last.started_at, last.elapsed_s) == (AttemptState.CANCELLED, None, 0)
+    site.cancel([filler])
+    ended(site, filler)
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "a name in capitals": {"name": "IDF-X"},
+    "a name that is a path": {"name": "../x"},
+    "a name with a line break": {"name": "idf-x\n"},
+    "a name that is too long": {"name": "idf-" + "x" * 60},
+    "a variable with a dash": {"environment": {"A-B": "x"}},
+    "a variable of two lines": {"environment": {"A\nB": "x"}},
+    "a NUL in a value": {"environment": {"A": "x\0"}},
+    "half a character": {"arguments": ("\ud800",)},
+    "a GPU type nobody has": {"gpu_type": "h100"},
+    "a limit of no whole minutes": {"time_limit_s": 61},
+    "GPUs that nodes cannot share": {"gpus": 3, "nodes": 2},
+    "a script larger than a Secret": {"script": b"#" * (1 << 20)},
+    "nothing to run": {"script": b""},
+    "a snapshot that is no digest": {"snapshot": "$(id)"},
+    "more memory than nodes have": {"memory_mib": 1 << 30},
+}
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda name: name.replace(" ", "-"))
+def test_what_cannot_be_carried_is_refused_in_one_sentence(site: "K8sPool", bad: str) -> None:
+    changes = dict(BAD[bad])
+    job = spec(ACCOUNT, changes.pop("script", b"true\n"), **changes)
+    answer = site.submit(fresh("batch"), [job])[job.name]
+    assert isinstance(answer, Rejected)
+    assert answer.reason
+    assert "\n" not in answer.reason
