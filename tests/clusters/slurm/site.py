@@ -34,6 +34,8 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())
     layout.write("etc/gres.conf", configuration.gres_conf())
+    if daemons.SLURM:  # built without control groups, and older releases do not know this word
+        layout.write("etc/cgroup.conf", "CgroupPlugin=disabled\n")
     layout.write("etc/slurmdbd.conf", configuration.slurmdbd_conf(), 0o600)
     layout.write("etc/associations.cfg", configuration.associations(projects))
     layout.write("etc/database.sql", configuration.database_sql(), 0o600)
