@@ -38,8 +38,6 @@ Json = dict[str, Any]
 LOADING_S_MAX = 30
 SLURM_ERRNO_MIN = 1000
 """slurm_errno.h: Slurm's own codes begin there; below are those of the C library."""
-NO_VALUE_16 = 0xFFFE
-"""slurm.h, NO_VAL16: a number of 16 bits that was not given."""
 
 
 class BoundSite(gateway.Site):
@@ -138,7 +136,7 @@ FLAGS: dict[str, Callable[[str], Fields]] = {
     "deadline": field("deadline", moment),
     "dependency": field("dependencies"),
     "exclusive": lambda _: {"resource_sharing": "exclusive"},
-    "export": lambda _: {"environment": "ALL"},
+    "export": lambda _: {},  # always this child's own clean environment, see environment()
     "gpus": field("gpus", lambda value: f"gpu:{value}"),
     "gpus-per-node": field("gres_per_node", lambda value: f"gpu:{value}"),
     "ignore-pbs": lambda _: {},  # pyslurm reads no directive from a script unless told to
@@ -171,9 +169,7 @@ def described(words: Iterable[str], script: str) -> Fields:
         if name not in FLAGS:
             raise ValueError(f"unrecognized option '--{name}'")
         fields |= FLAGS[name](value)
-    tasks = fields.setdefault("ntasks", int(str(fields.get("nodes", 1)).split("-")[0]))  # one on each node
-    if "cpus_per_gpu" in fields:  # pyslurm would ask for one CPU a task besides, which sbatch leaves open
-        fields |= {"cpus_per_task": NO_VALUE_16, "min_cpus_per_node": tasks}
+    fields.setdefault("ntasks", int(str(fields.get("nodes", 1)).split("-")[0]))  # one on each node
     return fields
 
 
@@ -182,9 +178,8 @@ def sbatch(pyslurm: Any, words: list[str], out: TextIO) -> int:
     with open(0, encoding="ascii", closefd=False) as given:
         script = given.read()
     try:
-        job = pyslurm.JobSubmitDescription(**described(words, script), user_id=os.getuid(), group_id=os.getgid())
-        os.environ.update(job_environment())
-        job_id = job.submit()
+        fields = described(words, script) | {"user_id": os.getuid(), "group_id": os.getgid()}
+        job_id = pyslurm.JobSubmitDescription(**fields, environment=environment()).submit()
     except pyslurm.RPCError as error:
         complain(f"sbatch: error: Batch job submission failed: {error}")
         return 1
@@ -195,14 +190,21 @@ def sbatch(pyslurm: Any, words: list[str], out: TextIO) -> int:
     return 0
 
 
-def job_environment() -> dict[str, str]:
-    """What sbatch adds for slurmstepd to set in the job: the umask, the priority, the resource limits."""
-    limits = {
-        f"SLURM_RLIMIT_{name[7:]}": resource.getrlimit(getattr(resource, name))[0]
-        for name in ("RLIMIT_CORE", "RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_STACK")
-    }
+def environment() -> dict[str, str]:
+    """Return the job's environment: this child's, and what sbatch adds for slurmstepd: umask, priority, limits.
+
+    pyslurm's own `ALL` is empty here, since libslurm does not see that Python changed the environment.
+    """
+    names = ("CORE", "FSIZE", "NPROC", "NOFILE", "MEMLOCK", "STACK")
+    limits = {f"SLURM_RLIMIT_{name}": resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[0] for name in names}
     numbers = {name: str(limit % (1 << 64)) for name, limit in limits.items()}
-    return {**numbers, "SLURM_UMASK": "0077", "SLURM_PRIO_PROCESS": "0", "SLURM_SUBMIT_DIR": str(Path.cwd())}
+    return {
+        **os.environ,
+        **numbers,
+        "SLURM_UMASK": "0077",
+        "SLURM_PRIO_PROCESS": "0",
+        "SLURM_SUBMIT_DIR": str(Path.cwd()),
+    }
 
 
 # ── scancel ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -68,9 +68,10 @@ def bare(site: BenchSite) -> float:
     places = [f"--chdir={home}", f"--output={home}/.idf/logs/%x.log"]
     number = next(_numbers)
     specs = [replace(spec, name=f"idf-job-{number:04}{index:012}") for index in range(JOBS)]
-    fields = [described([*sbatch_flags(each), *places], batch_script(each)) for each in specs]
-    command = [PYTHON, "-I", "-c", BARE]
     environment = {"TZ": "UTC", "PATH": daemons.PATH}
+    fields = [described([*sbatch_flags(each), *places], batch_script(each)) for each in specs]
+    fields = [{**each, "environment": environment} for each in fields]
+    command = [PYTHON, "-I", "-c", BARE]
     done = site.cluster.run(command, user=account, input=json.dumps(fields).encode(), timeout=120, env=environment)
     if done.returncode != 0:
         raise RuntimeError(f"bare pyslurm failed: {done.stderr[-500:].decode()}")

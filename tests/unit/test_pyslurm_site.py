@@ -226,9 +226,9 @@ def test_every_flag_of_ours_has_its_field() -> None:
     script = batch_script(wanted)
     assert child.described([*sbatch_flags(wanted), "--chdir=/home/a", "--output=/home/a/.idf/logs/%x.log"], script) == {
         "script": script, "name": "idf-1", "nodes": "2", "ntasks": 2, "time_limit": 1, "gres_per_node": "gpu:a100:2",
-        "cpus_per_gpu": 3, "cpus_per_task": 0xFFFE, "min_cpus_per_node": 2, "resource_sharing": "exclusive",
+        "cpus_per_gpu": 3, "resource_sharing": "exclusive",
         "memory_per_node": "600M", "partitions": ["gpu"], "deadline": 1798761600, "dependencies": "singleton",
-        "is_requeueable": False, "environment": "ALL", "log_files_open_mode": "append",
+        "is_requeueable": False, "log_files_open_mode": "append",
         "working_directory": "/home/a", "standard_output": "/home/a/.idf/logs/%x.log",
     }  # fmt: skip
 
