@@ -86,6 +86,21 @@ def test_a_requeued_job_has_two_attempts(recorded: Callable[[str], bytes]) -> No
     assert first.source_key != second.source_key
 
 
+def test_a_job_that_25_11_expedites_waits_again(release: str, recorded: Callable[[str], bytes]) -> None:
+    """It failed, and its epilog decides whether it runs again at once: no end, whatever its last run ended with."""
+    if tuple(map(int, release.split("."))) < (25, 11):
+        pytest.skip(f"Slurm {release} expedites nothing")
+    said = recorded("expediting")
+    number = re.search(rb'"out":"(\d+)\|EXPEDITING', said)
+    assert number is not None
+    seen = observe(said, Known("idf-expediting", "idf001", number[1].decode(), LONG_AGO))
+    *before, last = seen.attempts[number[1].decode()]
+    assert (last.state, last.native_state) == (AttemptState.QUEUED, "EXPEDITING")
+    assert [run.native_state for run in before] == ["REQUEUED"] * len(before) != []
+    assert all(run.elapsed_s > 0 and run.state.ended for run in before), "each of its runs is metered"
+    assert seen.warnings == ()
+
+
 def test_what_neither_knows_is_absent_only_when_both_could_tell(recorded: Callable[[str], bytes]) -> None:
     said, nobody = recorded("observe"), known("nobody", "99999999")
     assert observe(said, nobody).absent == {"99999999"}

@@ -129,7 +129,8 @@ class Recorder:
 
 def _without_the_machine(said: bytes) -> bytes:
     """Leave out where it was recorded: lines of the configuration that hold hosts, ports and paths."""
-    return re.sub(rb"(Slurmctld(Host|Addr)[^\\]*|BOOT_TIME[^\\]*)\\n", b"", said)
+    said = re.sub(rb"(Slurmctld(Host|Addr)[^\\]*|BOOT_TIME[^\\]*|PluginDir[^\\]*)\\n", b"", said)
+    return re.sub(rb"(Slurmctld\([a-z0-9]+\) at )[^ ]+", rb"\1controller", said)
 
 
 if __name__ == "__main__":
