@@ -2,9 +2,9 @@
 """idf-pyslurm: the gateway of a site whose broker runs on the cluster itself, with pyslurm in the commands' place.
 
 It lies root-owned beside `idf-gateway` and its settings, and is that gateway, read from that file: the same
-requests, journal, lock, bounds and answers. Only where the gateway would run sbatch, scancel, squeue or sdiag,
-this forks, and the fork calls libslurm through pyslurm and writes what the command would have written. So a call
-that crashes or hangs ends one fork, and the journal tells of it as of an sbatch that was killed.
+requests, journal, lock, bounds and answers. Only what the gateway would have sbatch, scancel, squeue or sdiag do
+is done by a fork of this, which calls libslurm through pyslurm and writes what the command would have written. A
+call that crashes or hangs ends its fork, and the journal tells of it as of an sbatch that was killed.
 
 sacct stays a command: pyslurm 25.11 keeps one record for each job id and never asks for duplicates, so the
 earlier runs of a requeued job would go unbilled. This is the only file that imports pyslurm.
@@ -14,13 +14,17 @@ import calendar
 import importlib
 import importlib.machinery
 import importlib.util
+import json
 import os
 import pwd
 import resource
+import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -40,13 +44,82 @@ SLURM_ERRNO_MIN = 1000
 """slurm_errno.h: Slurm's own codes begin there; below are those of the C library."""
 
 
+class Worker:
+    """A fork that does one command after another, each with its own files; its end is seen as the command's."""
+
+    def __init__(self, pyslurm: Any, others: "Iterable[Worker]") -> None:
+        self.line, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                for line in (self.line, *(other.line for other in others)):
+                    line.close()  # who holds another's line keeps that one from seeing our parent's end
+                _work(pyslurm, theirs)
+            finally:
+                os._exit(2)
+        theirs.close()
+
+    def begin(self, argv: list[str], limit_s: float, files: tuple[int, ...]) -> None:
+        """Hand a command over, with its three files."""
+        task = gateway.scratch(json.dumps([argv, limit_s]).encode())
+        with suppress(OSError):  # it may have died: whoever waits for it learns how
+            socket.send_fds(self.line, [b"!"], [task, *files])
+        os.close(task)
+
+    def code(self) -> int | None:
+        """Wait for the command's exit status; None when the worker died instead."""
+        try:
+            said = self.line.recv(1)
+        except OSError:
+            said = b""
+        return said[0] if said else None
+
+
+def _work(pyslurm: Any, line: socket.socket) -> None:
+    """Do what comes along the line until its other end is closed."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    while True:
+        for number in range(3):
+            os.dup2(nothing, number)
+        data, files, _, _ = socket.recv_fds(line, 1, 4)
+        if not data:
+            return
+        code = _act(pyslurm, *files)
+        for fd in files:
+            os.close(fd)
+        line.send(bytes([code]))
+
+
+def _act(pyslurm: Any, task: int, given: int, out: int, err: int) -> int:
+    """Be one command. What pyslurm itself prints goes to standard error, never among the rows."""
+    for source, target in ((given, 0), (err, 1), (err, 2)):
+        os.dup2(source, target)
+    with open(task, "rb", closefd=False) as file:
+        argv, limit_s = json.load(file)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)  # it ends by itself even when its parent was killed
+    try:
+        with open(out, "w", encoding="utf-8", errors="backslashreplace", closefd=False) as answer:
+            return COMMANDS[argv[0]](pyslurm, argv[1:], answer)
+    except Exception as error:  # noqa: BLE001 (its words are the command's, and prove nothing)
+        complain(f"{type(error).__name__}: {error}")
+        return 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 class BoundSite(gateway.Site):
-    """A gateway's site, some of whose commands are forks that call pyslurm."""
+    """A gateway's site, some of whose commands are done by workers that call pyslurm.
+
+    Workers are forked when first needed, so that they inherit the lock of the batch that they send.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.program = [sys.executable, "-I", str(Path(__file__).resolve())]
         self.pyslurm: Any = None
+        self.idle: list[Worker] = []
+        self.busy: dict[int, Worker] = {}
 
     def load(self) -> None:
         """Import pyslurm, which reads Slurm's configuration and ends this process if it cannot, or hangs."""
@@ -63,34 +136,33 @@ class BoundSite(gateway.Site):
             signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
     def start(self, argv: list[str], limit_s: float, *files: int) -> int:
-        """Start a command: as a fork where pyslurm does its work, else as the gateway does; return its id."""
-        act = COMMANDS.get(argv[0])
-        if argv[0] == "scancel" and any("_" in word for word in argv):
-            act = None  # pyslurm knows an array's task by no number
-        if act is None:
+        """Start a command: with a worker where pyslurm does it, else as the gateway does; return its process id."""
+        # pyslurm knows the task of an array by no number, so that scancel does it.
+        if argv[0] not in COMMANDS or (argv[0] == "scancel" and any("_" in word for word in argv)):
             return super().start(argv, limit_s, *files)
         self.load()
-        pid = os.fork()
-        if pid == 0:
-            self._act(act, argv[1:], limit_s, files)
-        self.ends[pid] = time.monotonic() + limit_s
-        return pid
+        worker = self.idle.pop() if self.idle else Worker(self.pyslurm, self.busy.values())
+        worker.begin(argv, limit_s, files)
+        self.busy[worker.pid] = worker
+        self.ends[worker.pid] = time.monotonic() + limit_s
+        return worker.pid
 
-    def _act(self, act: "Command", words: list[str], limit_s: float, files: tuple[int, ...]) -> None:
-        """Be the command, and end. What pyslurm itself prints goes to standard error, never among the rows."""
-        code = 2
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, limit_s)  # it ends by itself even when its parent was killed
-            given, out, err = files
-            for source, target in ((given, 0), (err, 1), (err, 2)):
-                os.dup2(source, target)
-            with open(out, "w", encoding="utf-8", errors="backslashreplace", closefd=False) as answer:
-                code = act(self.pyslurm, words, answer)
-        except BaseException as error:  # noqa: BLE001 (a fork must never go on as its parent)
-            os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="backslashreplace"))
-        finally:
-            os._exit(code)
+    def wait(self, pid: int = -1) -> tuple[int, int]:
+        """Wait for a command, or any; return its process id and its exit status, negative for a signal."""
+        if not self.busy or (pid != -1 and pid not in self.busy):
+            return super().wait(pid)
+        if pid == -1:
+            ready = select.select([worker.line for worker in self.busy.values()], [], [])[0]
+            pid = next(number for number, worker in self.busy.items() if worker.line in ready)
+        worker = self.busy[pid]
+        code = worker.code()
+        del self.busy[pid]
+        if code is None:
+            worker.line.close()
+            return super().wait(pid)
+        self.ends.pop(pid)
+        self.idle.append(worker)
+        return pid, code
 
 
 Command = Callable[[Any, list[str], TextIO], int]

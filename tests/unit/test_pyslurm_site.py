@@ -178,6 +178,14 @@ def test_the_whole_child_killed_in_the_middle_is_uncertain(place: Make) -> None:
     assert isinstance(here.site().submit("b", [spec()])["idf-1"], Uncertain)
 
 
+def test_a_call_that_its_killed_child_left_behind_keeps_the_lock(place: Make) -> None:
+    here = place("Jobs = slurmctld = None", "os.kill(os.getppid(), signal.SIGKILL); time.sleep(3); return 9")
+    site = here.site(adopt_wait_s=0.2)
+    assert isinstance(site.submit("b", [spec()])["idf-1"], Uncertain)
+    answer = site.adopt([Sent("idf-1", ME, "b", NOW)])["idf-1"]
+    assert answer == Uncertain("the batch is still being sent at the site")
+
+
 @pytest.mark.parametrize(
     ("body", "error"),
     [
