@@ -82,7 +82,7 @@ class Services:
 def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] | None = None) -> Services:
     """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
     database = Database(settings.full_database_url())
-    make = make_scheduler or _slurm_over_ssh
+    make = make_scheduler or _slurm
     return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell(), postman_of(settings))
 
 
@@ -95,8 +95,8 @@ def postman_of(settings: Settings) -> Postman:
     return SmtpPostman(settings)
 
 
-def _slurm_over_ssh(site: SiteIn) -> Scheduler:
-    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
+def _slurm(site: SiteIn) -> Scheduler:
+    from adapters.slurm import RestSettings, SlurmRest, SlurmSettings, SlurmSsh, SshSettings
 
     ssh = SshSettings(
         host=site.host,
@@ -105,4 +105,7 @@ def _slurm_over_ssh(site: SiteIn) -> Scheduler:
         identity_file=Path(site.identity_file),
         known_host=site.host_key,
     )
-    return SlurmSsh(SlurmSettings(cluster=site.cluster, ssh=ssh))
+    settings = SlurmSettings(cluster=site.cluster, ssh=ssh)
+    if site.transport == "rest" and site.rest_url is not None:
+        return SlurmRest(settings, RestSettings(site.rest_url, Path(site.rest_ca_file) if site.rest_ca_file else None))
+    return SlurmSsh(settings)
