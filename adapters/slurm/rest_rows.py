@@ -71,8 +71,8 @@ def exit_codes(records: Records) -> dict[tuple[str, datetime | None], int]:
     codes = {}
     for job_id, job in records:
         status, submitted_at = job.get("exit_code"), job.get("submit_time")
-        if isinstance(status, int) and isinstance(submitted_at, int) and status & 0x7F == 0:
-            codes[job_id, _moment(submitted_at)] = _below_128(status >> 8)
+        if isinstance(status, int) and isinstance(submitted_at, int):
+            codes[job_id, _moment(submitted_at)] = 0 if status & 0x7F else _below_128(status >> 8)
     return codes
 
 
@@ -197,7 +197,7 @@ def _accounting_row(job: Json, codes: Codes) -> Row:
         nodes=host_list(_text(job["nodes"])), reason=_reason(_text(state["reason"])),
     )  # fmt: skip
     row.exit_code, row.signal = _ended_with(job["exit_code"])
-    if isinstance(job["exit_code"].get("status"), str) and row.exit_code == 0:  # up to v0.0.39: see accounting_rows
+    if job["exit_code"]["status"] == "SUCCESS":  # a list of words from v0.0.40 on
         row.exit_code = 0 if row.state is AttemptState.SUCCEEDED else codes.get((job_id, submitted_at))
     return row
 

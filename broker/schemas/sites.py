@@ -42,7 +42,7 @@ class SiteIn(Schema):
     time_limit_s_max: int = Field(default=24 * 3600, ge=60, le=TIME_LIMIT_S_MAX)
     kill_grace_s: int = Field(default=60, ge=0, le=3600)
     transport: Literal["ssh", "rest"] = "ssh"
-    """What jobs are sent and looked for by. With `rest`, logs, snapshots and tokens still come by the gateway over SSH."""
+    """What jobs are sent and looked for by. With `rest`, logs, snapshots and tokens still come over SSH."""
     rest_url: str | None = Field(default=None, pattern=REST_URL_PATTERN, examples=["https://slurm.example.org:6820"])
     """slurmrestd's address: https, or on the broker's own machine http or a Unix socket."""
     rest_ca_file: str | None = Field(default=None, min_length=1, max_length=4096)
