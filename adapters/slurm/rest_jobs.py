@@ -32,19 +32,23 @@ def job_asked(spec: JobSpec, version: str) -> Json:
     Raises:
         Rejected: something of the job cannot be asked of Slurm, or not in this way.
     """
-    asked: Json = {"script": batch_script(spec), "tasks": spec.nodes}
+    asked: Json = {"script": batch_script(spec), "environment": {}}
+    if spec.nodes > 1:
+        asked["tasks"] = spec.nodes  # sbatch takes one for each node; slurmrestd would take one for all
     places = _OF_OPTIONS if version in OF_OPTIONS else _OF_FIELDS
     for flag in sbatch_flags(spec):
         name, _, value = flag.partition("=")
         if name not in places:
             raise Rejected(f"this site takes jobs through slurmrestd, which cannot be asked for {name}")
         asked |= places[name](value)
+        if name in _TOLD:
+            asked["environment"][_TOLD[name]] = value
     return asked
 
 
 def job_body(asked: Json, version: str, home: str, environment: Mapping[str, str]) -> bytes:
     """Return the body that submits a job as sbatch would, from the account's home and with this environment."""
-    pairs = {**environment, "SLURM_SUBMIT_DIR": home, "SLURM_UMASK": "0077"}  # as sbatch sets them
+    pairs = {**environment, **asked["environment"], "SLURM_SUBMIT_DIR": home, "SLURM_UMASK": "0077"}
     job = {**asked, "current_working_directory": home, "standard_output": f"{home}/.idf/logs/%x.log"}
     if version not in OF_OPTIONS:
         return _encoded({"job": {**job, "environment": [f"{name}={value}" for name, value in pairs.items()]}})
@@ -136,6 +140,13 @@ _OF_FIELDS: Places = {
     "--constraint": _field("constraints"),
     "--signal": _signal,
 }
+
+_TOLD = {
+    "--gpus-per-node": "SLURM_GPUS_PER_NODE",
+    "--gpus": "SLURM_GPUS",
+    "--cpus-per-gpu": "SLURM_CPUS_PER_GPU",
+}
+"""What sbatch itself tells a job of its request, and srun inside the job reads; slurmrestd tells nothing of it."""
 
 _NOT_TAKEN = frozenset({401, 403, 404, 405, 411, 413, 415, 431})
 """Statuses of a request that slurmrestd, or what stands before it, did not act on."""
