@@ -360,10 +360,11 @@ def burn(part: "Json", site: Site) -> "Iterator[Json]":
             journal.write(b"closed %d\n" % now)
         answers = [json.loads(line[2:]) for line in lines if line.startswith("< ")]
         until = [int(line[6:]) for line in lines if line.startswith("until ")]
+        token = {"open_s": max(until) - now} if until else {}
         yield {
+            **token,
             "batch": batch,
             "closed_s_ago": now - min(closed, default=now),
-            "open_s": max(until) - now if until else None,
             "begun": sorted({line[2:] for line in lines if line.startswith("> ")} & set(names)),
             "answers": [answer for answer in answers if answer["name"] in names],
         }

@@ -163,6 +163,8 @@ def test_adoption_finds_each_name_once(recorded: Callable[[str], bytes]) -> None
     ("burnt", "verdict"),
     [
         ('{"batch":"b","closed_s_ago":0,"begun":[],"answers":[]}', Absent),
+        ('{"batch":"b","closed_s_ago":0,"begun":[],"answers":[],"open_s":-9}', Uncertain),
+        ('{"batch":"b","closed_s_ago":0,"begun":[],"answers":[],"open_s":-10}', Absent),
         ('{"batch":"b","busy":true}', Uncertain),
         ('{"batch":"other","closed_s_ago":0,"begun":[],"answers":[]}', Unreachable),
         ('{"batch":"b","closed_s_ago":9,"begun":["idf-nobody"],"answers":[]}', Uncertain),
