@@ -634,16 +634,16 @@ def tokens(request: "Json", site: Site) -> "Json":
 
 
 def begin(request: "Json", site: Site) -> "Json":
-    """Open a batch that the broker sends through slurmrestd, and return each account's token for it.
+    """Open a batch that the broker sends through slurmrestd, and return tokens for the accounts that lack one.
 
-    Minted before the batch is opened, a token ends before the time that the journal tells, by this machine's
-    clock: from then on nothing of the batch can be taken any more.
+    Minted before the batch is opened and never for longer, a token ends before the time that the journal tells,
+    by this machine's clock: from then on nothing of the batch can be taken any more.
     """
     mine = [account for account in request["minted_for"] if account in site.accounts]
-    answer = tokens(dict(request, minted_for=mine), site) if mine else {}
+    answer = tokens(dict(request, minted_for=mine), site) if mine else {"tokens": {}}
     until = int(time.time()) + request["life_s"] + 1
     part = {"do": "open", "batch": request["batch"], "until": until}
-    ask_accounts(dict.fromkeys(request["minted_for"], part), 0, site)
+    ask_accounts(dict.fromkeys(request["opened_for"], part), 0, site)
     return answer
 
 

@@ -41,9 +41,10 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A batch that an account may send now: its token, and where and how its jobs start."""
+    """A batch that an account may send now: its token and when that ends, and where and how its jobs start."""
 
     token: str = field(repr=False)
+    end: float
     home: str
     environment: Mapping[str, str]
 
@@ -65,6 +66,8 @@ class SlurmRest(SlurmSsh):
         self._sending = RestConnection(rest, rest.parallel)
         self._asking = RestConnection(rest, ASKING)
         self._tokens: dict[str, tuple[str, float]] = {}
+        """Those that ask and cancel, by account, each with the time when it ends."""
+        self._sending_tokens: dict[str, tuple[str, float]] = {}
         self._minting = threading.Lock()
         self._version = ""
 
@@ -79,7 +82,6 @@ class SlurmRest(SlurmSsh):
                     asked[spec.name] = job_asked(spec, version)
                 except Rejected as refusal:
                     answers[spec.name] = refusal
-            began = time.monotonic()
             rest = [spec for spec in specs if spec.name in asked]
             opened = self._begin(batch, {spec.account for spec in rest}) if rest else {}
         except Unreachable as error:
@@ -93,13 +95,13 @@ class SlurmRest(SlurmSsh):
                 questions[spec.name] = Question("POST", path, spec.account, place.token, body=body)
             else:
                 answers[spec.name] = place
-        return answers | self._post(questions, began)
+        end = min((place.end for place in opened.values() if isinstance(place, Opened)), default=0.0)
+        return answers | self._post(questions, end)
 
-    def _post(self, questions: Mapping[str, Question], began: float) -> dict[str, Answer]:
-        """Send what its token can still be waited for."""
+    def _post(self, questions: Mapping[str, Question], tokens_end: float) -> dict[str, Answer]:
+        """Send what can be answered before the first token ends."""
         settings = self._settings
-        token_left_s = self._rest.sending_token_s - (time.monotonic() - began)
-        start_s = min(float(settings.submit_s_max), token_left_s - settings.sbatch_s_max)
+        start_s = min(float(settings.submit_s_max), tokens_end - time.monotonic() - settings.sbatch_s_max)
         outcomes = self._sending.ask_all(list(questions.values()), start_s, settings.sbatch_s_max)
         return {name: submitted(outcome) for name, outcome in zip(questions, outcomes, strict=True)}
 
@@ -182,18 +184,24 @@ class SlurmRest(SlurmSsh):
     # ── the gateway's part ──────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, batch: str, accounts: Iterable[str]) -> dict[str, Opened | Answer]:
-        """Open a batch for each account.
+        """Open a batch for each account; a token that lives long enough for one more batch is used again.
 
         Raises:
             Unreachable: no account may send; nothing was sent.
         """
-        wanted = sorted(accounts)
+        wanted, now = sorted(accounts), time.monotonic()
+        needed_s = self._settings.submit_s_max + self._settings.sbatch_s_max
+        kept = {account: (token, end) for account, (token, end) in self._sending_tokens.items() if end - now > needed_s}
         life_s = self._rest.sending_token_s
-        reply = self._learn({"do": "begin", "batch": batch, "minted_for": wanted, "life_s": life_s})
+        missing = [account for account in wanted if account not in kept]
+        reply = self._learn(
+            {"do": "begin", "batch": batch, "opened_for": wanted, "minted_for": missing, "life_s": life_s}
+        )
         if not reply.whole:
             raise reply.broken()
-        tokens = reply.site.get("tokens", {})
-        return {account: _opened(reply, account, tokens.get(account)) for account in wanted}
+        minted = {account: (token, now + life_s) for account, token in reply.site.get("tokens", {}).items()}
+        self._sending_tokens = kept | minted
+        return {account: _opened(reply, account, *(kept | minted).get(account, ("", now))) for account in wanted}
 
     def _tokens_of(self, accounts: Iterable[str]) -> dict[str, str]:
         """Return tokens that still live for a while, of those accounts that the site has.
@@ -242,10 +250,14 @@ class SlurmRest(SlurmSsh):
             raise Unreachable(error.reason) from error
         if said.status != 200:
             self._version = ""  # slurmrestd may be another release by now, and Slurm's key another one
-            with self._minting:
-                self._tokens.clear()
+            self._forget_tokens()
             raise Unreachable(f"slurmrestd did not answer: {said.sentence()}")
         return said
+
+    def _forget_tokens(self) -> None:
+        with self._minting:
+            self._tokens.clear()
+            self._sending_tokens = {}
 
     def _version_offered(self) -> str:
         """Return the newest version that we know and slurmrestd offers.
@@ -329,13 +341,13 @@ class SlurmRest(SlurmSsh):
         return found, silent
 
 
-def _opened(reply: Reply, account: str, token: object) -> Opened | Answer:
+def _opened(reply: Reply, account: str, token: object, end: float) -> Opened | Answer:
     """Read what the gateway said of an account's batch: without its yes, nothing is sent."""
     for line in reply.of(account):
         if "used" in line:
             return Uncertain("this batch was begun or closed before")
         if "begun" in line and isinstance(token, str) and _TOKEN.fullmatch(token):
-            return Opened(token, str(line["home"]), {str(k): str(v) for k, v in line["environment"].items()})
+            return Opened(token, end, str(line["home"]), {str(k): str(v) for k, v in line["environment"].items()})
         if "refused" in line or "error" in line:
             said = line.get("refused", line.get("error"))
             return Unreachable(f"the site's gateway refused: {str(said)[:300]}")

@@ -3,6 +3,7 @@
 The token travels in one header and stands in no text of ours: httpx writes addresses to its log, never headers.
 """
 
+import contextlib
 import json
 import ssl
 import threading
@@ -89,7 +90,8 @@ class RestConnection:
     def __init__(self, settings: RestSettings, parallel: int) -> None:
         self._settings, self._parallel = settings, parallel
         self._lock = threading.Lock()
-        self._client: httpx.Client | None = None
+        self._transport: httpx.HTTPTransport | None = None
+        self._base = "http://slurmrestd" if settings.url.startswith("unix:") else settings.url.rstrip("/")
 
     def ask(self, question: Question, limit_s: float) -> Said:
         """Ask one question.
@@ -120,9 +122,9 @@ class RestConnection:
     def close(self) -> None:
         """Close the connections; the next question opens them again."""
         with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+            transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
 
     def _work(self, round_: "_Round") -> None:
         while (taken := round_.take()) is not None:
@@ -141,17 +143,16 @@ class RestConnection:
             # RuntimeError: httpx says so of a client that was closed meanwhile
             return Uncertain(f"slurmrestd gave no whole answer: {_reason(error)}")
 
-    def _exchange(self, client: httpx.Client, question: Question, deadline: float) -> Outcome:
+    def _exchange(self, transport: httpx.HTTPTransport, question: Question, deadline: float) -> Outcome:
+        """One request straight to the transport: httpx.Client's redirects, cookies and proxies are not wanted here."""
         left = max(0.01, deadline - time.monotonic())
-        timeout = httpx.Timeout(left, connect=min(left, self._settings.connect_s_max))
-        headers = {"X-SLURM-USER-NAME": question.account, "X-SLURM-USER-TOKEN": question.token}
-        if question.body is not None:
-            headers["Content-Type"] = "application/json"
+        bounds = {"connect": min(left, self._settings.connect_s_max), "read": left, "write": left, "pool": left}
+        request = httpx.Request(
+            question.method, self._base + question.path, params=question.parameters or None,
+            headers=_headers(question), content=question.body, extensions={"timeout": bounds},
+        )  # fmt: skip
         parts, size = [], 0
-        with client.stream(
-            question.method, question.path, params=question.parameters or None, content=question.body,
-            headers=headers, timeout=timeout,
-        ) as response:  # fmt: skip
+        with contextlib.closing(transport.handle_request(request)) as response:
             for part in response.iter_raw():
                 parts.append(part)
                 size += len(part)
@@ -161,11 +162,11 @@ class RestConnection:
                     return Uncertain("slurmrestd's answer took too long")
             return Said(response.status_code, _object(b"".join(parts)))
 
-    def _open(self) -> httpx.Client:
+    def _open(self) -> httpx.HTTPTransport:
         with self._lock:
-            if self._client is None:
-                self._client = _client(self._settings, self._parallel)
-            return self._client
+            if self._transport is None:
+                self._transport = _transport(self._settings, self._parallel)
+            return self._transport
 
 
 class _Round:
@@ -197,17 +198,28 @@ class _Round:
             return list(self._outcomes)
 
 
-def _client(settings: RestSettings, parallel: int) -> httpx.Client:
-    """Make a client that takes nothing from this machine's environment.
+def _headers(question: Question) -> dict[str, str]:
+    """Return all headers that are sent; httpx adds host and length."""
+    headers = {
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "X-SLURM-USER-NAME": question.account,
+        "X-SLURM-USER-TOKEN": question.token,
+    }
+    return headers if question.body is None else {**headers, "Content-Type": "application/json"}
+
+
+def _transport(settings: RestSettings, parallel: int) -> httpx.HTTPTransport:
+    """Make a transport that takes nothing from this machine's environment.
 
     Raises:
         Unreachable: the address may not carry a token, or the authority's file cannot be read.
     """
     parts = urlsplit(settings.url)
     limits = httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel, keepalive_expiry=IDLE_S)
-    base, verify, socket = settings.url, ssl.create_default_context(), None
+    verify, socket = ssl.create_default_context(), None
     if parts.scheme == "unix":
-        base, socket = "http://slurmrestd", parts.path
+        socket = parts.path
     elif parts.scheme == "https":
         try:
             verify = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
@@ -215,9 +227,7 @@ def _client(settings: RestSettings, parallel: int) -> httpx.Client:
             raise Unreachable(f"the file of slurmrestd's authority cannot be read: {error}") from error
     elif parts.scheme != "http" or not _is_loopback(parts.hostname):
         raise Unreachable("slurmrestd's address must be https://, unix:/, or http:// to this machine itself")
-    transport = httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, uds=socket)
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    return httpx.Client(transport=transport, base_url=base, headers=headers, trust_env=False)
+    return httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, uds=socket)
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -242,7 +242,8 @@ def minting(place: Place) -> Place:
 
 
 def begin(place: Place, batch: str = "r", life_s: int = 100) -> list[tuple[str, dict[str, Any]]]:
-    return place.ask(frame({"do": "begin", "batch": batch, "minted_for": [place.me], "life_s": life_s}))
+    accounts = {"opened_for": [place.me], "minted_for": [place.me]}
+    return place.ask(frame({"do": "begin", "batch": batch, "life_s": life_s, **accounts}))
 
 
 def test_a_batch_for_slurmrestd_is_opened_once_and_says_until_when(minting: Place) -> None:
@@ -260,6 +261,15 @@ def test_a_batch_for_slurmrestd_is_opened_once_and_says_until_when(minting: Plac
     burnt = minting.burn("r")
     assert 95 <= burnt["open_s"] <= 101
     assert burnt["begun"] == []
+
+
+def test_a_token_that_lives_is_used_for_another_batch(minting: Place) -> None:
+    asked = {"do": "begin", "batch": "r", "life_s": 100, "opened_for": [minting.me], "minted_for": []}
+    answers = minting.ask(frame(asked))
+    assert answers[0][1]["begun"]
+    assert answers[2][1]["tokens"] == {}
+    assert not (minting.home / "minted").exists()
+    assert minting.burn("r")["open_s"] > 90, "no token of this batch's can have been minted for longer"
 
 
 def test_a_closed_batch_is_not_opened_for_slurmrestd(minting: Place) -> None:
