@@ -145,6 +145,7 @@ _TOLD = {
     "--gpus-per-node": "SLURM_GPUS_PER_NODE",
     "--gpus": "SLURM_GPUS",
     "--cpus-per-gpu": "SLURM_CPUS_PER_GPU",
+    "--cpus-per-task": "SLURM_CPUS_PER_TASK",
 }
 """What sbatch itself tells a job of its request, and srun inside the job reads; slurmrestd tells nothing of it."""
 
