@@ -172,7 +172,7 @@ def test_every_call_ends_while_the_controller_sleeps(slurm_cluster: SlurmCluster
 
 
 class CuttingProxy:
-    """Stands before slurmrestd, and cuts everything that passes when told so."""
+    """Stands before slurmrestd, and cuts every connection once so many submissions have passed."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.removeprefix("http://").rpartition(":")
@@ -180,10 +180,23 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: list[socket.socket] = []
+        self._left = 0
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def cut(self) -> None:
+    def cut_after(self, submissions: int) -> None:
+        self._left = submissions
+
+    def _count(self, data: bytes) -> None:
+        """A request has gone on: nobody will hear its answer if it was the last one."""
+        with self._lock:
+            counting = self._left > 0
+            self._left -= data.count(b"POST /slurm/")
+            due = counting and self._left <= 0
+        if due:
+            self._cut()
+
+    def _cut(self) -> None:
         with self._lock:
             cut, self._open = self._open, []
         for one in cut:
@@ -193,7 +206,7 @@ class CuttingProxy:
 
     def close(self) -> None:
         self._listener.close()
-        self.cut()
+        self._cut()
 
     def _accept(self) -> None:
         while True:
@@ -211,6 +224,7 @@ class CuttingProxy:
         with suppress(OSError):
             while data := here.recv(1 << 16):
                 there.sendall(data)
+                self._count(data)
             there.shutdown(socket.SHUT_WR)
 
 
@@ -250,8 +264,7 @@ def _appending(account: str) -> JobSpec:
 def _send_until_accepted(site: SlurmRest, jobs: Sequence[JobSpec], kinds: Counter[str], proxy: CuttingProxy) -> None:
     """What the broker does: send, adopt what is uncertain, send again only what is proven absent."""
     waiting, batch = list(jobs), fresh("batch")
-    cut = threading.Timer(0.2 + random.uniform(0, 0.4), proxy.cut)
-    cut.start()
+    proxy.cut_after(random.randint(1, JOBS))
     for _ in range(20):
         answers = site.submit(batch, waiting)
         kinds.update(type(answer).__name__ for answer in answers.values())
@@ -263,7 +276,6 @@ def _send_until_accepted(site: SlurmRest, jobs: Sequence[JobSpec], kinds: Counte
         waiting, batch = again, fresh("batch")
     else:
         raise AssertionError("jobs that can never be sent")
-    cut.join()
 
 
 def _adopted(site: SlurmRest, jobs: list[JobSpec], batch: str, kinds: Counter[str]) -> list[JobSpec]:
