@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from broker_command import BrokerCommand
+from clusters.kubernetes.fixtures import k8s_site, kubernetes_pool, real_node  # noqa: F401
 from clusters.postgres import PostgresServer, PostgresUnavailable
 from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
@@ -18,11 +19,10 @@ from broker.schema_version import migrate_to
 from storage.database import Database
 
 if TYPE_CHECKING:
-    from clusters.kubernetes.pool import KubernetesPool
     from clusters.slurm.cluster import SlurmCluster
 
-    from adapters.k8s import K8sPool
-    from adapters.slurm import SlurmSsh
+    from adapters.slurm import SlurmRest, SlurmSettings, SlurmSsh
+    from adapters.slurm.pyslurm_site import SlurmPyslurm
 
 _numbers = count()
 
@@ -136,70 +136,59 @@ def slurm_cluster() -> "Iterator[SlurmCluster]":
 @pytest.fixture
 def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSsh]]":
     """Make schedulers for the cluster, with bounds changed as asked; all are closed at the test's end."""
-    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
+    from adapters.slurm import SlurmSsh
 
     made: list[SlurmSsh] = []
 
     def make(**bounds: Any) -> SlurmSsh:
-        ssh = SshSettings(
-            host=slurm_cluster.host,
-            port=slurm_cluster.ssh_port,
-            user=slurm_cluster.login,
-            identity_file=slurm_cluster.identity_file,
-            known_host=slurm_cluster.known_host,
-        )
-        made.append(SlurmSsh(SlurmSettings(cluster=slurm_cluster.name, ssh=ssh, **bounds)))
+        made.append(SlurmSsh(_slurm_settings(slurm_cluster, bounds)))
         return made[-1]
 
     yield make
     for scheduler in made:
         scheduler.close()
-
-
-@pytest.fixture(scope="session")
-def kubernetes_pool() -> "Iterator[KubernetesPool]":
-    """A throwaway pool; IDF_TEST_POOL names the folder of one that runs already, to spare the start."""
-    from clusters.kubernetes import binaries
-    from clusters.kubernetes.pool import KubernetesPool
-
-    if running := os.environ.get("IDF_TEST_POOL"):
-        yield KubernetesPool.load(Path(running))
-        return
-    if not binaries.built():
-        pytest.skip("the pool's programs are not built here yet: `make pool-programs`, ten minutes the first time")
-    with tempfile.TemporaryDirectory(prefix="idf-") as base:
-        pool = KubernetesPool.start("tests", Path(base))
-        pool.simulate(2, gpus=4, cpus=33)
-        yield pool
-        pool.stop()
-
-
-@pytest.fixture(scope="session")
-def real_node(kubernetes_pool: "KubernetesPool") -> "KubernetesPool":
-    """The pool, where it has a real node."""
-    if not kubernetes_pool.node:
-        pytest.skip(f"no real node: {kubernetes_pool.reason}")
-    return kubernetes_pool
 
 
 @pytest.fixture
-def k8s_site(kubernetes_pool: "KubernetesPool") -> "Iterator[Callable[..., K8sPool]]":
-    """Make schedulers for the pool as its broker, with bounds changed as asked; all are closed at the test's end."""
-    from clusters.kubernetes.site import classes
+def pyslurm_site(slurm_cluster: "SlurmCluster") -> "Callable[..., SlurmPyslurm]":
+    """Make schedulers by pyslurm for the cluster, on whose machine the child runs as the login account."""
+    from clusters.slurm import pyslurm
 
-    from adapters.k8s import K8sPool, K8sSettings
+    if reason := pyslurm.missing(slurm_cluster):
+        pytest.skip(reason)
+    return lambda **bounds: pyslurm.site(slurm_cluster, **bounds)
 
-    made: list[K8sPool] = []
 
-    def make(**bounds: Any) -> K8sPool:
-        given = {"classes": classes(kubernetes_pool), **bounds}
-        settings = K8sSettings("pool", kubernetes_pool.kubeconfig("broker"), kubernetes_pool.image, **given)
-        made.append(K8sPool(settings))
+@pytest.fixture
+def slurm_rest_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmRest]]":
+    """The same through slurmrestd; the bounds named `rest` are those of its own settings."""
+    from adapters.slurm import RestSettings, SlurmRest
+
+    if not slurm_cluster.slurmrestd:
+        pytest.skip(f"this cluster has no slurmrestd: {slurm_cluster.slurmrestd_reason}")
+    made: list[SlurmRest] = []
+
+    def make(*, rest: dict[str, Any] | None = None, **bounds: Any) -> SlurmRest:
+        reached = RestSettings(**{"url": slurm_cluster.slurmrestd, **(rest or {})})
+        made.append(SlurmRest(_slurm_settings(slurm_cluster, bounds), reached))
         return made[-1]
 
     yield make
     for scheduler in made:
         scheduler.close()
+
+
+def _slurm_settings(cluster: "SlurmCluster", bounds: dict[str, Any]) -> "SlurmSettings":
+    from adapters.slurm import SlurmSettings, SshSettings
+
+    ssh = SshSettings(
+        host=cluster.host,
+        port=cluster.ssh_port,
+        user=cluster.login,
+        identity_file=cluster.identity_file,
+        known_host=cluster.known_host,
+    )
+    return SlurmSettings(cluster=cluster.name, ssh=ssh, **bounds)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""What every scheduler promises, asked of the one in memory, of a real Slurm over SSH and of a real Kubernetes."""
+"""What every scheduler promises, asked of the one in memory, of a real Slurm by its three transports, of a real Kubernetes."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -99,25 +99,26 @@ class RealGround:
         return datetime.now(UTC)
 
 
+ON_SLURM = {"ssh": "slurm_site", "rest": "slurm_rest_site", "pyslurm": "pyslurm_site"}
+
+
 class PoolGround(RealGround):
     """A pool whose real node has eight GPUs and few CPUs: larger jobs go to simulated nodes, for two seconds."""
 
     sized = "v100"
 
 
-REAL = pytest.mark.cluster
-
-
-@pytest.fixture(params=["fake", pytest.param("slurm", marks=REAL), pytest.param("k8s", marks=REAL)])
+@pytest.fixture(params=["fake", *(pytest.param(site, marks=pytest.mark.cluster) for site in (*ON_SLURM, "k8s"))])
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     if request.param == "fake":
         yield FakeGround()
-    elif request.param == "slurm":
-        make: Callable[..., Any] = request.getfixturevalue("slurm_site")
-        yield RealGround(make(), request.getfixturevalue("slurm_cluster").accounts[0])
-    else:
+        return
+    if request.param == "k8s":
         request.getfixturevalue("real_node")
         yield PoolGround(request.getfixturevalue("k8s_site")(), "idf-p001")
+        return
+    make: Callable[..., Any] = request.getfixturevalue(ON_SLURM[request.param])
+    yield RealGround(make(), request.getfixturevalue("slurm_cluster").accounts[0])
 
 
 def send(ground: Ground, job: JobSpec) -> Known:

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from clusters.slurm import accounts
+from clusters.slurm import accounts, daemons
 from clusters.slurm.configuration import Configuration
 from clusters.slurm.layout import ClusterError, Layout
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GATEWAY = REPOSITORY / "adapters" / "slurm" / "gateway.py"
+PYSLURM_CHILD = GATEWAY.with_name("pyslurm_child.py")
 STAND_IN = """\
 #!/bin/sh
 # Stands in for adapters/slurm/gateway.py where that is missing: says whom it runs as, here and behind sudo.
@@ -24,7 +25,7 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     """Write all files; return sshd's host key as a `known_hosts` line without a host."""
     layout.make()
     if isolation == "accounts":
-        accounts.write_files(layout)
+        accounts.write_files(layout, configuration.user)
         accounts.write_pam(layout)
         accounts.make_homes(layout)
     elif configuration.user == "root":
@@ -33,6 +34,8 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())
     layout.write("etc/gres.conf", configuration.gres_conf())
+    if daemons.SLURM:  # built without control groups, and older releases do not know this word
+        layout.write("etc/cgroup.conf", "CgroupPlugin=disabled\n")
     layout.write("etc/slurmdbd.conf", configuration.slurmdbd_conf(), 0o600)
     layout.write("etc/associations.cfg", configuration.associations(projects))
     layout.write("etc/database.sql", configuration.database_sql(), 0o600)
@@ -40,7 +43,7 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     host_key = _key_pair(layout.folder / "etc/ssh/host_key")
     client_key = _key_pair(layout.folder / "client/id_ed25519")
     layout.write("etc/ssh/authorized_keys", configuration.authorized_keys(client_key))
-    _install_gateway(layout, isolation, projects)
+    _install_gateway(layout, configuration, isolation, projects)
     _make_database(layout)
     return host_key
 
@@ -62,7 +65,7 @@ def _key_pair(path: Path) -> str:
     return " ".join(path.with_suffix(".pub").read_text().split()[:2])
 
 
-def _install_gateway(layout: Layout, isolation: str, projects: tuple[str, ...]) -> None:
+def _install_gateway(layout: Layout, configuration: Configuration, isolation: str, projects: tuple[str, ...]) -> None:
     """Install the gateway as a site's administrator does: beside its settings, writable to nobody else."""
     inside = layout.root / "site" / "idf-gateway"
     if GATEWAY.exists():
@@ -71,12 +74,14 @@ def _install_gateway(layout: Layout, isolation: str, projects: tuple[str, ...]) 
         layout.write("site/idf-gateway", STAND_IN.format(account=projects[0], gateway=inside), 0o755)
     else:
         layout.write("site/idf-gateway", "#!/bin/sh\nid -un\n", 0o755)
+    layout.write("site/idf-pyslurm", PYSLURM_CHILD.read_text(), 0o755)
     settings = {
         "isolation": isolation,
         "python": "/usr/bin/python3",
         "slurm_conf": str(layout.root / "etc/slurm.conf"),
-        "path": "/usr/bin:/bin",
+        "path": (f"{daemons.SLURM}/bin:" if daemons.SLURM else "") + "/usr/bin:/bin",
         "accounts": list(projects),
+        "slurm_user": configuration.user,
     }
     if isolation == "shared":  # everything lies in the cluster's folder, nothing in the home of whoever started it
         settings["home"] = str(layout.root / "home")
