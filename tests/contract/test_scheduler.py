@@ -1,4 +1,4 @@
-"""What every scheduler promises, asked of the one in memory, of a real Slurm by its three transports, of a real Kubernetes."""
+"""What every scheduler promises, asked of the one in memory, of a real Slurm by its three transports and of a pool."""
 
 import hashlib
 from collections.abc import Callable, Iterator
