@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
 
@@ -237,7 +237,20 @@ class Scheduler(Protocol):
         ...
 
 
+@runtime_checkable
+class Keeper(Protocol):
+    """A scheduler whose site keeps ended jobs until it is told that they are booked: nothing is lost meanwhile."""
+
+    def kept(self) -> Sequence[Known]:
+        """The ended jobs that are kept, as far as the site told; no request is made."""
+        ...
+
+    def forget(self, known: Sequence[Known]) -> Mapping[str, Answer]:
+        """Let go of jobs that are booked. `Accepted`: nothing keeps them any more. A repeat is a no-op."""
+        ...
+
+
 __all__ = [
-    "UNLIMITED_S", "Absent", "Accepted", "Adoption", "Answer", "Attempt", "AttemptState", "JobSpec", "Known",
+    "UNLIMITED_S", "Absent", "Accepted", "Adoption", "Answer", "Attempt", "AttemptState", "JobSpec", "Keeper", "Known",
     "LogChunk", "Observation", "Rejected", "Scheduler", "Sent", "SiteError", "SiteFacts", "Uncertain", "Unreachable",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from adapters.port import Scheduler
 from broker.letters import LogPostman, Postman
 from broker.schemas import SiteIn
+from broker.schemas.kubernetes import KubernetesIn, NodesIn
 from broker.settings import Settings
 from quotas.writer import LedgerWriter
 from storage.database import Database
@@ -86,7 +87,7 @@ class Services:
 def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] | None = None) -> Services:
     """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
     database = Database(settings.full_database_url())
-    make = make_scheduler or _slurm
+    make = make_scheduler or _scheduler
     return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell(), postman_of(settings))
 
 
@@ -97,6 +98,33 @@ def postman_of(settings: Settings) -> Postman:
     from broker.smtp import SmtpPostman
 
     return SmtpPostman(settings)
+
+
+def _scheduler(site: SiteIn) -> Scheduler:
+    return _slurm(site) if site.kubernetes is None else _k8s(site, site.kubernetes)
+
+
+def _k8s(site: SiteIn, pool: KubernetesIn) -> Scheduler:
+    from adapters.k8s import K8sPool, K8sSettings, NodeClass
+
+    def nodes(given: NodesIn) -> NodeClass:
+        tolerations = tuple(toleration.model_dump(exclude_none=True) for toleration in given.tolerations)
+        return NodeClass(given.resource, given.labels, tolerations, given.gpus_per_node, given.cpus_per_node)
+
+    without = {"": nodes(pool.nodes_without_gpu)} if pool.nodes_without_gpu is not None else {}
+    return K8sPool(
+        K8sSettings(
+            cluster=site.cluster,
+            kubeconfig=Path(pool.kubeconfig),
+            context=pool.context,
+            image=pool.image,
+            classes={name: nodes(given) for name, given in pool.nodes.items()} | without,
+            kill_grace_s=site.kill_grace_s,
+            nodes_grow=pool.nodes_grow,
+            egress=tuple(pool.egress),
+            keep_s=pool.keep_days * 86400,
+        )
+    )
 
 
 def _slurm(site: SiteIn) -> Scheduler:
@@ -113,11 +141,12 @@ def _slurm(site: SiteIn) -> Scheduler:
 def _slurm_settings(site: SiteIn) -> "SlurmSettings":
     from adapters.slurm import SlurmSettings, SshSettings
 
+    reached = site.ssh
     ssh = SshSettings(
-        host=site.host,
-        port=site.port,
-        user=site.login,
-        identity_file=Path(site.identity_file),
-        known_host=site.host_key,
+        host=reached.host,
+        port=reached.port,
+        user=reached.login,
+        identity_file=Path(reached.identity_file),
+        known_host=reached.host_key,
     )
     return SlurmSettings(cluster=site.cluster, ssh=ssh)

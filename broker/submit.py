@@ -281,6 +281,8 @@ def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteF
     own = next((account for account, owner_id in taken.items() if owner_id == project_id), None)
     if own is not None:
         return SiteFacts(id_, settings, problems, own, account_is_new=False)
+    if settings.kind == "k8s":
+        return SiteFacts(id_, settings, problems, f"idf-{project_id}", account_is_new=True)
     free = next((account for account in settings.accounts if account not in taken), None)
     return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
 

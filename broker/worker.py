@@ -21,6 +21,7 @@ from broker.cancel import send_cancels
 from broker.checkpoint_rounds import CheckpointRounds
 from broker.chores import CHORES, Chores
 from broker.dispatch import BACKOFF_S_MAX, Desk, dispatch
+from broker.let_go import let_go
 from broker.models import Site
 from broker.reconcile import reconcile
 from broker.schemas import SiteIn
@@ -127,6 +128,8 @@ class SiteLoop:
         self._step(desk, send_cancels)
         if time.monotonic() >= self._reconcile_at:
             ok = self._step(desk, adopt) is not None and self._step(desk, reconcile) is not None
+            if ok:
+                self._step(desk, let_go)
             self._faults = 0 if ok else self._faults + 1
             self._reconcile_at = time.monotonic() + self._interval_s()
 

@@ -34,6 +34,7 @@ def add_site(
     \b
     Example:
       idf-compute site add jean-zay.toml
+      idf-compute site add ovh-pool.toml
       idf-compute site add teratec.toml --transport rest --rest-url https://slurm.teratec.example:6820
     """
     chosen = {"transport": transport, "rest_url": rest_url}
@@ -72,7 +73,8 @@ def list_sites(in_json: Json = False) -> None:
         in_json=in_json,
         columns=columns,
         rows=lambda s: [
-            s["name"], s["kind"], s["isolation"], ", ".join(s["gpu_types"]), s["free_accounts"],
+            s["name"], s["kind"], s["isolation"], ", ".join(s["gpu_types"]),
+            "any" if s["free_accounts"] is None else s["free_accounts"],
             moment_text(s["checked_at"]), len(s["problems"]) if s["checked_at"] else "unknown",
         ],
     )  # fmt: skip

@@ -132,11 +132,12 @@ class K8sPool:
         except Uncertain as error:
             raise Unreachable(error.reason) from error  # it is asked for again, and what is there stays
 
-    def forget(self, known: Sequence[Known]) -> Mapping[str, Answer]:
-        """Let go of jobs that are booked: their pods may vanish, and their Jobs do after a while.
+    def kept(self) -> Sequence[Known]:
+        """See the port's Keeper: the finalizers themselves are the list of what is to be booked."""
+        return [Known(pod.job_name, pod.namespace, pod.job_uid, pod.created_at) for pod in self._watch().kept()]
 
-        `Accepted` means that nothing holds them back any more; a repeat is a no-op.
-        """
+    def forget(self, known: Sequence[Known]) -> Mapping[str, Answer]:
+        """See the port's Keeper: their pods may vanish now, and their Jobs do after a while."""
         return {job.name: answer for job, answer in self._side_by_side(self._forget, known)}
 
     def check(self) -> SiteFacts:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from adapters.k8s.manifests import CANCELLED, DEADLINE, GPU_TYPE, INDEX, JOB, TOMBSTONE
+from adapters.k8s.manifests import CANCELLED, DEADLINE, FINALIZER, GPU_TYPE, INDEX, JOB, TOMBSTONE
 
 Json = dict[str, Any]
 
@@ -45,6 +45,8 @@ class SeenJob:
     cancelled_at: datetime | None
     deadline: datetime | None
     tombstone: bool
+    had_pods: bool
+    """Some of its pods are counted as ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class SeenPod:
     """Why its container ended, such as `OOMKilled`."""
     reason: str
     """Why it waits or ended, in words."""
+    held: bool
+    """Our finalizer keeps it."""
     size: Size = field(default_factory=Size)
 
     @property
@@ -103,6 +107,7 @@ def job_of(item: Json) -> SeenJob:
         cancelled_at=_maybe(annotations.get(CANCELLED)),
         deadline=_maybe(annotations.get(DEADLINE)),
         tombstone=TOMBSTONE in annotations,
+        had_pods=bool((status.get("succeeded") or 0) + (status.get("failed") or 0)),
     )
 
 
@@ -142,6 +147,7 @@ def pod_of(item: Json) -> SeenPod:
         exit_code=done.get("exitCode"),
         container_reason=str(done.get("reason") or ""),
         reason=_why(status, conditions, own),
+        held=FINALIZER in (metadata.get("finalizers") or ()),
         size=_size(spec, labels),
     )
 

@@ -29,7 +29,7 @@ def attempts_of(job: SeenJob | None, pods: Iterable[SeenPod], cluster: str, now:
     if job is None:
         return tuple(attempts)
     if not attempts:
-        return (_without_pod(job, cluster, 1),)
+        return () if job.had_pods else (_without_pod(job, cluster, 1),)  # what it used cannot be learnt any more
     if attempts[-1].state.ended and not job.finished and job.cancelled_at is None:
         if not job.suspended:
             return ()  # another pod may follow, or the Job is about to be told finished

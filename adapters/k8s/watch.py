@@ -142,6 +142,12 @@ class Watch:
         with self._lock:
             return self._jobs.get(job_uid), tuple(self._pods.get(job_uid, {}).values())
 
+    def kept(self) -> tuple[SeenPod, ...]:
+        """One ended pod of each Job whose pods our finalizer keeps."""
+        with self._lock:
+            ended = ((pod for pod in some.values() if pod.held and pod.over) for some in self._pods.values())
+            return tuple(pod for pod in (next(pods, None) for pods in ended) if pod is not None)
+
     def odd(self) -> tuple[str, ...]:
         """What could not be read since this was last asked."""
         with self._lock:

@@ -84,6 +84,6 @@ def _site_out(session: Session, site: Site) -> SiteOut:
         scheduler=site.scheduler,
         problems=site.problems,
         checked_at=site.checked_at,
-        free_accounts=len(settings.accounts) - taken,
+        free_accounts=len(settings.accounts) - taken if settings.accounts else None,
         **settings.model_dump(include=SHOWN),
     )

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from ipaddress import ip_address
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
@@ -13,26 +13,40 @@ from broker.schemas.base import (
     Schema,
     Slug,
 )
+from broker.schemas.kubernetes import KubernetesIn
 from quotas.charging import CPU_CLASS
 
 _HOST = r"([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9a-fA-F:.]{2,45}\])"
 REST_URL_PATTERN = rf"^(https?://{_HOST}(:[0-9]{{1,5}})?|unix:/[^\s?#]{{1,100}})$"
 
 
+class Ssh(NamedTuple):
+    """Where a Slurm site's gateway answers, as whom, and by which keys."""
+
+    host: str
+    port: int
+    login: str
+    identity_file: str
+    host_key: str
+
+
 class SiteIn(Schema):
     """A site as an operator enrols it. Files are named, never sent: they lie on the broker's machine."""
 
     name: Slug
-    kind: Literal["slurm"] = "slurm"
+    kind: Literal["slurm", "k8s"] = "slurm"
     cluster: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """The scheduler's own name of the cluster: part of every attempt's identity."""
-    host: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?$")
+    host: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?$")
+    """This and the next four: how a Slurm site is reached over SSH."""
     port: int = Field(default=22, ge=1, le=65535)
-    login: str = Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")
-    identity_file: str = Field(min_length=1, max_length=4096)
-    host_key: str = Field(pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+$")
+    login: str | None = Field(default=None, pattern=r"^[a-z_][a-z0-9_-]{0,31}$")
+    identity_file: str | None = Field(default=None, min_length=1, max_length=4096)
+    host_key: str | None = Field(default=None, pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]+$")
+    kubernetes: KubernetesIn | None = None
     isolation: Literal["accounts", "shared"]
-    accounts: list[Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]] = Field(min_length=1)
+    accounts: list[Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]] = Field(default=[])
+    """The pool of project accounts of a Slurm site; in a Kubernetes pool each project gets a namespace of its own."""
     gpu_types: dict[str, str] = Field(min_length=1, examples=[{"a100-80": "a100"}])
     """GPU class → the site's own name of it."""
     constraints: dict[str, str] = Field(default={}, examples=[{"a100-80g": "a100-80"}])
@@ -59,6 +73,41 @@ class SiteIn(Schema):
         if CPU_CLASS in value:
             raise ValueError(f"the name {CPU_CLASS} is reserved for jobs without GPU: choose another name")
         return value
+
+    @model_validator(mode="after")
+    def _says_how_it_is_reached(self) -> "SiteIn":
+        over_ssh = ("host", "login", "identity_file", "host_key", "accounts")
+        if self.kind == "slurm":
+            missing = [name for name in over_ssh if not getattr(self, name)]
+            if missing:
+                raise ValueError(f"a Slurm site needs {', '.join(missing)}")
+            if self.kubernetes is not None:
+                raise ValueError('the section kubernetes belongs to a Kubernetes pool: set kind to "k8s"')
+            return self
+        given = [name for name in over_ssh if getattr(self, name)]
+        if given or self.transport != "ssh":
+            raise ValueError(f"{', '.join(given) or 'transport'} belongs to a Slurm site: leave it out of a pool")
+        if self.kubernetes is None:
+            raise ValueError("a Kubernetes pool needs the section kubernetes: kubeconfig, image and nodes")
+        unknown = sorted(set(self.gpu_types.values()) - set(self.kubernetes.nodes))
+        if unknown:
+            raise ValueError(f"gpu_types names {', '.join(unknown)}, which kubernetes.nodes does not describe")
+        if self.isolation != "accounts":
+            raise ValueError('a Kubernetes pool gives each project a namespace: set isolation to "accounts"')
+        return self
+
+    @property
+    def ssh(self) -> "Ssh":
+        """How a Slurm site is reached.
+
+        Raises:
+            ValueError: it is none.
+        """
+        given = (self.host, self.login, self.identity_file, self.host_key)
+        host, login, identity_file, host_key = (value or "" for value in given)
+        if not all(given):
+            raise ValueError(f"site {self.name} is not reached over SSH")
+        return Ssh(host, self.port, login, identity_file, host_key)
 
     @model_validator(mode="after")
     def _says_what_starts_pyslurm(self) -> "SiteIn":
@@ -104,7 +153,8 @@ class SiteOut(BaseModel):
     gpus_per_job_max: int
     time_limit_s_max: int
     kill_grace_s: int
-    free_accounts: int
+    free_accounts: int | None
+    """None where each project gets one of its own."""
     scheduler: str | None
     problems: list[str]
     checked_at: datetime | None
