@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, ip_network
 from typing import Any
 
 from adapters.errors import Rejected
@@ -29,6 +30,9 @@ SERVICE = "idf-jobs"
 ACCOUNT = "idf-job"
 """The service account of all jobs: no right, no token."""
 INDEX = "batch.kubernetes.io/job-completion-index"
+
+METADATA = "169.254.169.254/32"
+"""Where clouds tell a machine its secrets."""
 
 SECRET_BYTES_MAX = 900 << 10
 """A Secret holds 1 MiB; the rest is for names."""
@@ -367,12 +371,11 @@ _RESTRICTED = {
 def _network(settings: K8sSettings) -> Json:
     """Nothing comes in and nothing goes out but among the project's own pods, and to what the site allows."""
     own: Json = {"podSelector": {}}
-    metadata = "169.254.169.254/32"
     out: list[Json] = [{"to": [own]}]
     for network in settings.egress:
         block: Json = {"cidr": network}
-        if network == "0.0.0.0/0":
-            block["except"] = [metadata]
+        if ip_network(network).version == 4 and IPv4Network(METADATA).subnet_of(IPv4Network(network)):
+            block["except"] = [METADATA]
         out.append({"to": [{"ipBlock": block}]})
     return {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": [own]}], "egress": out}
 
