@@ -46,7 +46,8 @@ def pod(phase: str = "Running", *, name: str = "a", index: int = 0, created: int
         status["reason"] = reason
     metadata: dict[str, Any] = {
         "uid": f"pod-{name}", "name": name, "namespace": "idf-p", "creationTimestamp": at(created),
-        "labels": {"batch.kubernetes.io/controller-uid": "u1", "idf-compute/job": "idf-1", "idf-compute/gpu-type": "a100"},
+        "labels": {
+            "batch.kubernetes.io/controller-uid": "u1", "idf-compute/job": "idf-1", "idf-compute/gpu-type": "a100"},
         "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
     }  # fmt: skip
     if deleted is not None:
