@@ -17,7 +17,7 @@ export PYTHONPATH := tests
 unexport PYTHONDONTWRITEBYTECODE
 export HYPOTHESIS_STORAGE_DIRECTORY := build/cache/hypothesis
 
-.PHONY: help demo up down k8s-up k8s-down test check coverage bench torture torture-all clean pins packages
+.PHONY: help demo up down k8s-up k8s-down test check coverage bench torture torture-k8s torture-all clean pins packages
 help: ## Say what can be made.
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -55,14 +55,18 @@ checks: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --cache-dir build/cache/import-linter
 
-bench: packages $(VENV)/.ready ## Measure ours against the raw thing; BENCH=name for one.
+bench: packages pool-programs ## Measure ours against the raw thing; BENCH=name for one.
 	$(BIN)/python tests/bench/run.py $(BENCH)
 
 torture: ROUNDS = 200
 torture: packages $(VENV)/.ready ## Rounds of faults on a real cluster, and their table; ROUNDS=200 unless you say otherwise.
 	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q --capture=no --timeout=36000 tests/integration/test_fault_rounds.py
 
-torture-all: packages packages-postgres $(VENV)/.ready ## Every fault test at its issue's full number of rounds.
+torture-k8s: ROUNDS = 200
+torture-k8s: pool-programs ## The same on a real Kubernetes pool.
+	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q --capture=no --timeout=36000 tests/integration/test_kubernetes_rounds.py
+
+torture-all: packages packages-postgres pool-programs $(VENV)/.ready ## Every fault test at its issue's full number of rounds.
 	IDF_TORTURE_ROUNDS=100 $(BIN)/python -m pytest -m torture --timeout=36000
 
 packages:

@@ -10,6 +10,9 @@ from clusters.region import GPU_CLASS, Region
 class PoolRegion(Region):
     """A region whose only site is a pool: its jobs really run where the pool has a real node."""
 
+    kubeconfig: Path | None = None
+    """How the broker reaches the pool, if not as the pool says."""
+
     def write_site(self) -> Path:
         """Write the pool's enrolment as an operator would."""
         pool = self.cluster
@@ -29,7 +32,7 @@ kill_grace_s = 5
 {json.dumps(GPU_CLASS)} = "a100"
 
 [kubernetes]
-kubeconfig = "{pool.kubeconfig("broker")}"
+kubeconfig = "{self.kubeconfig or pool.kubeconfig("broker")}"
 image = "{pool.image}"
 
 [kubernetes.nodes.a100]
