@@ -10,7 +10,7 @@ from harness import write
 
 BENCHES = (
     "dispatch_ssh", "dispatch_rest", "dispatch_pyslurm", "accept", "reconcile_10k", "cli_cold", "first_line",
-    "hold_postgres", "audit_10m",
+    "log_delay", "hold_postgres", "audit_10m",
 )  # fmt: skip
 
 
