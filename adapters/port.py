@@ -67,6 +67,8 @@ class JobSpec:
     """The award's end: a job that could not start in time is ended by the scheduler itself."""
     snapshot: str | None = None
     """SHA-256 (hex) of a gzipped tar of the user's folder, put there beforehand by `put_snapshot`."""
+    array: str | None = None
+    """An array job: its tasks in Slurm's words, such as `0-15%4` (adapters.arrays). All the rest is asked for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,13 @@ class Known:
     account: str
     site_job_id: str
     submitted_after: datetime
+    tasks: frozenset[int] | None = None
+    """Of an array: the tasks that are asked about, as far as their ends are not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job as the scheduler saw it."""
+    """One run of a job, or of one task of an array, as the scheduler saw it."""
 
     source_key: str
     """The source's identity of the attempt, unique for ever: cluster, job id, submit and start or row."""
@@ -136,6 +140,8 @@ class Attempt:
     signal: int | None = None
     reason: str = ""
     """Why it waits or ended, in the scheduler's words; text from a site, to be shown with care."""
+    task: int | None = None
+    """Which task of an array; then `site_job_id` is the array's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +149,9 @@ class Observation:
     """What a site said of the jobs asked about; a job in neither collection could not be learnt."""
 
     attempts: Mapping[str, tuple[Attempt, ...]]
-    """By site job id, oldest attempt first."""
+    """By site job id, oldest attempt first; of an array task by task, of which one that is not named was not learnt."""
     absent: frozenset[str]
-    """Site job ids that both the queue and the accounting database do not know."""
+    """Site job ids that both the queue and the accounting database do not know; a task's alone as `123_7`."""
     warnings: tuple[str, ...] = ()
     """What an operator must see: rows that could not be read, unknown states, accounting that is away."""
 
@@ -169,6 +175,8 @@ class SiteFacts:
     cluster: str
     problems: tuple[str, ...]
     """Each a sentence that says what is wrong and what would put it right; empty when fit for use."""
+    array_size_max: int | None = None
+    """Every index of an array's task lies below it (Slurm's MaxArraySize); None where the site does not tell."""
 
 
 class Scheduler(Protocol):
@@ -197,11 +205,16 @@ class Scheduler(Protocol):
         ...
 
     def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
-        """Ask for the end of jobs; `Accepted` means that the wish arrived. One answer per name."""
+        """Ask for the end of jobs; `Accepted` means that the wish arrived. One answer per name.
+
+        One task of an array goes by the name and id that `arrays.task_name` makes: `idf-1_7`, `123_7`.
+        """
         ...
 
     def read_log(self, account: str, name: str, offset: int, limit_bytes: int, wait_s: float) -> LogChunk:
         """Return the log from `offset`, waiting up to `wait_s` for something new.
+
+        An array has a log per task, by the name that `arrays.task_name` makes.
 
         Raises:
             Unreachable: the site did not answer.

@@ -360,6 +360,7 @@ class Check:
             scheduler=str(site["release"].get("out", "")).strip(),
             cluster=configuration.get("ClusterName", ""),
             problems=tuple(problems),
+            array_size_max=int(size) if (size := configuration.get("MaxArraySize", "")).isdigit() else None,
         )
 
     @staticmethod

@@ -28,7 +28,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Pattern, Set, Tuple
+    from typing import Any, Dict, Iterator, List, Pattern, Tuple
 
     Json = Dict[str, Any]
 
@@ -45,7 +45,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FLAG = re.compile(
-    r"--(ignore-pbs|no-requeue|exclusive|export=ALL|(dependency|job-name|open-mode|gpus|gpus-per-node|nodes|ntasks"
+    r"--(ignore-pbs|no-requeue|exclusive|export=ALL|array=[0-9,:%-]{1,20000}|(dependency|job-name|open-mode|gpus|gpus-per-node|nodes|ntasks"
     r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account)=[A-Za-z0-9:._-]{1,128})",
     re.ASCII,
 )
@@ -188,6 +188,7 @@ class Site:
         self.accounts = [self.me] if self.shared else list(known["accounts"])
         self.env = {
             "PATH": known["path"], "SLURM_CONF": known["slurm_conf"], "SLURM_TIME_FORMAT": "%s", "TZ": "UTC",
+            "SLURM_BITSTR_LEN": "0",  # the tasks of an array are named whole
             "LC_ALL": "C.UTF-8", "HOME": self.home, "USER": me.pw_name, "LOGNAME": me.pw_name, "SHELL": "/bin/bash",
         }  # fmt: skip
         os.environ.clear()
@@ -303,13 +304,15 @@ def send(part: "Json", journal: Journal, site: Site) -> "Iterator[Json]":
     """Run sbatch for each job, `parallel` at a time; when time is up, or the controller away, start no more."""
     last_start = time.monotonic() + part["timeout_s"]
     waiting, running = list(reversed(part["jobs"])), {}  # type: List[Json], Dict[int, Any]
-    folders = ["--chdir=" + site.home, "--output=" + site.home + "/.idf/logs/%x.log"]
+    logs = site.home + "/.idf/logs/%x"
     while running or waiting:
         while waiting and len(running) < part["parallel"] and time.monotonic() < last_start:
             job = waiting.pop()
             journal.write(b"> " + job["name"].encode() + b"\n")
             files = scratch(job["script"].encode()), scratch(), scratch()
-            pid = site.start(["sbatch", "--parsable", *job["args"], *folders], part["sbatch_s"], *files)
+            tasks = "_%a" if any(flag.startswith("--array=") for flag in job["args"]) else ""
+            argv = ["sbatch", "--parsable", *job["args"], "--chdir=" + site.home, "--output=" + logs + tasks + ".log"]
+            pid = site.start(argv, part["sbatch_s"], *files)
             running[pid] = job["name"], time.monotonic(), files
         if not running:
             break
@@ -519,23 +522,37 @@ def rows_not_written(site: Site, wait_s: float = 0) -> int:
 
 
 def observe(request: "Json", site: Site) -> "Json":
-    """Return the queue's rows of the jobs asked about, and accounting's of those that are not at work there."""
+    """Return the queue's rows of the jobs asked about, and accounting's of those that are not wholly at work there.
+
+    `tasks` says of arrays how many of their tasks are asked about.
+    """
     asked = {matched(JOB_ID, job) for job in request["ids"]}
+    tasks = request.get("tasks", {})
     queue = ask_queue(site)
-    rows = [row for row in queue["out"].split("\n") if row.split("|", 1)[0] in asked or (row and row.count("|") < 3)]
+    rows = [row for row in queue["out"].split("\n") if base(row) in asked or (row and row.count("|") < 3)]
     queue["out"] = "\n".join(rows)
     answer = {"queue": queue, "accounting": []}  # type: Json
     if queue["rc"] == 0:
-        rest = sorted(asked - at_work(rows))
+        working = at_work(rows)
+        rest = sorted(job for job in asked if working.get(job, 0) < tasks.get(job, 1))
         answer["rows_not_written"] = rows_not_written(site) if rest else 0
         answer["accounting"] = [ask_accounting(site, "--jobs=" + ",".join(ids)) for ids in chunks(rest)]
     return answer
 
 
-def at_work(rows: "List[str]") -> "Set[str]":
-    """Return the jobs that wait or run for the first time: accounting has nothing to add to these."""
-    split = (row.split("|", 3) for row in rows if row.count("|") >= 3)
-    return {job for job, state, restarts, _ in split if restarts == "0" and state not in ENDED.split(",")}
+def base(row: str) -> str:
+    """Return the job that a row of the queue is of; a task's (`123_4`) is that of its array."""
+    return row.split("|", 1)[0].split("_", 1)[0]
+
+
+def at_work(rows: "List[str]") -> "Dict[str, int]":
+    """Return how many tasks of each job wait or run for the first time: accounting has nothing to add to these."""
+    working = {}  # type: Dict[str, int]
+    for row in rows:
+        fields = row.split("|", 3)
+        if len(fields) > 3 and fields[2] == "0" and fields[1] not in ENDED.split(","):
+            working[base(row)] = working.get(base(row), 0) + 1
+    return working
 
 
 def look_up(request: "Json", site: Site) -> "Json":

@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+from adapters.arrays import task_name
 from adapters.errors import Unreachable
 from adapters.port import Attempt, AttemptState, Known, Observation
 from adapters.slurm.commands import CLOCK_SKEW_S, Reply, fields
@@ -22,8 +24,10 @@ class Observe:
 
     def __init__(self, known: Sequence[Known], cluster: str) -> None:
         self._known, self._cluster = known, cluster
-        self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known]}
+        tasks = {job.site_job_id: len(job.tasks) for job in known if job.tasks is not None}
+        self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known], "tasks": tasks}
         self._warnings: list[str] = []
+        self._odd = False
 
     def read(self, reply: Reply) -> Observation:
         """Return how the jobs stand.
@@ -39,15 +43,27 @@ class Observe:
         queue = self._by_job(queue_rows(site["queue"]["out"], fields(site, "queue")))
         accounting = self._by_job(self._accounting(site))
         complete = all(part["rc"] == 0 for part in site["accounting"]) and site.get("rows_not_written") == 0
+        complete = complete and not self._odd  # a row that cannot be read may be that of a job which is looked for
         attempts: dict[str, tuple[Attempt, ...]] = {}
         absent: set[str] = set()
         for job in self._known:
-            seen = self._one(job, queue.get(job.site_job_id, ()), accounting.get(job.site_job_id, ()))
+            rows = queue.get(job.site_job_id, ()), accounting.get(job.site_job_id, ())
+            is_array = job.tasks is not None or any(row.task is not None for row in chain(*rows))
+            seen = self._tasks(job, *rows) if is_array else self._one(job, *rows)
             if seen:
                 attempts[job.site_job_id] = seen
-            elif complete and job.site_job_id not in queue and job.site_job_id not in accounting:
-                absent.add(job.site_job_id)
+            if complete:
+                absent |= _absent(job, *rows)
         return Observation(attempts, frozenset(absent), tuple(self._warnings))
+
+    def _tasks(self, job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> tuple[Attempt, ...]:
+        """Look at each task of an array by itself, and only at those that somebody asked about."""
+        by_task: dict[int, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
+        for source, rows in enumerate((queue, accounting)):
+            for row in rows:
+                if row.task is not None and (job.tasks is None or row.task in job.tasks):
+                    by_task[row.task][source].append(row)
+        return tuple(chain.from_iterable(self._one(job, *by_task[task]) for task in sorted(by_task)))
 
     def _accounting(self, site: Json) -> tuple[list[Row], list[str]]:
         rows: list[Row] = []
@@ -62,7 +78,8 @@ class Observe:
         return rows, odd
 
     def _by_job(self, read: tuple[Iterable[Row], Iterable[str]]) -> Mapping[str, list[Row]]:
-        rows, odd = read
+        rows, odd = read[0], list(read[1])
+        self._odd = self._odd or bool(odd)
         self._warnings += [f"a row that cannot be read: {line[:300]}" for line in odd]
         by_job: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
@@ -106,6 +123,16 @@ class Observe:
                 self._warnings.append(f"job {job.site_job_id} is in a state that is not known: {row.native_state!r}")
             attempts[attempt.source_key] = attempt
         return tuple(sorted(attempts.values(), key=lambda attempt: attempt.submitted_at))
+
+
+def _absent(job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> set[str]:
+    """Return what neither source knows, given that both told everything: the job, or some tasks of an array."""
+    if not queue and not accounting:
+        return {job.site_job_id}
+    if job.tasks is None:
+        return set()
+    known = {row.task for row in chain(queue, accounting)}
+    return {task_name(job.site_job_id, task) for task in job.tasks if task not in known}
 
 
 def _is_half_told(row: Row) -> bool:
