@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from adapters.arrays import Array
 from broker.errors import BrokerError, PlacementRefused
 from broker.schemas import JobIn, SiteIn
 from broker.sizing import Sized, sized
@@ -22,6 +23,8 @@ class SiteFacts:
     account_is_new: bool
     rule: Rule = GPUS_ONLY
     """The charging rule in force for the partition that jobs are sent to."""
+    array_size_max: int | None = None
+    """Every index of an array's task lies below it; None: the site did not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,11 @@ class Placement:
 
 
 def options(
-    wanted: JobIn, confidentiality: str, sites: Sequence[SiteFacts], weights: Mapping[str, int]
+    wanted: JobIn,
+    confidentiality: str,
+    sites: Sequence[SiteFacts],
+    weights: Mapping[str, int],
+    array: Array | None = None,
 ) -> tuple[list[Placement], list[PlacementRefused]]:
     """Return the sites that may and can run the job, in the order of their names, and why the others cannot.
 
@@ -51,10 +58,27 @@ def options(
     refusals: list[PlacementRefused] = []
     for site in sorted(sites, key=lambda site: site.settings.name):
         try:
+            _check_array(array, site)
             placements.append(_place_at(wanted, confidentiality, site, weights))
         except PlacementRefused as refusal:
             refusals.append(refusal)
     return placements, refusals
+
+
+def _check_array(array: Array | None, site: SiteFacts) -> None:
+    """Refuse an array that numbers its tasks higher than the site does.
+
+    Raises:
+        PlacementRefused: names the largest index.
+    """
+    if array is not None and site.array_size_max is not None and array.tasks[-1] >= site.array_size_max:
+        raise PlacementRefused(
+            f"the array has a task {array.tasks[-1]}, "
+            f"site {site.settings.name} numbers tasks from 0 to {site.array_size_max - 1} (MaxArraySize)",
+            f"number the tasks up to {site.array_size_max - 1}, in several arrays if need be"
+            if site.array_size_max
+            else "submit one job per task",
+        )
 
 
 def none_left(refusals: Sequence[BrokerError | QuotaError]) -> BrokerError | QuotaError:

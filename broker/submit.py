@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, select
 
+from adapters.arrays import Array, array_words, parse_array
 from broker.auth import Caller
 from broker.bootstrap import Services
 from broker.errors import BrokerError, NotAllowed, NotFound, PlacementRefused
@@ -20,6 +21,7 @@ from broker.paying import Need, Payer, choose, too_small
 from broker.placement import Placement, SiteFacts, none_left, options
 from broker.queues import queue_guards
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
+from broker.settings import ARRAY_TASKS_MAX
 from quotas.amounts import hours_text
 from quotas.award_life import AwardState
 from quotas.award_notices import notices_of
@@ -77,6 +79,12 @@ class Plan:
     """The hold at the contract's weight."""
     limits: tuple[Limit, ...]
     notices: tuple[str, ...]
+    array: Array | None = None
+
+    @property
+    def gpus_taken(self) -> int:
+        """GPUs that nobody else can use while it runs; of an array, while as many tasks run as may."""
+        return self.placement.sized.gpus_taken * (self.array.at_once if self.array else 1)
 
     @property
     def held_credits(self) -> int:
@@ -94,7 +102,9 @@ class Plan:
         }
 
 
-def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -> Plan:
+def plan(
+    connection: Connection, caller: Caller, wanted: JobIn, now: datetime, *, array_tasks_max: int = ARRAY_TASKS_MAX
+) -> Plan:
     """Decide where a job would run, which award would pay and which contract would give the capacity; change nothing.
 
     Raises:
@@ -102,18 +112,20 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
             CeilingReached: the rule that refuses it.
     """
     project = _project(connection, caller, wanted.project, now)
+    array = _array(wanted, array_tasks_max)
+    tasks = len(array.tasks) if array else 1
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
     known = weights(connection, now)
     rules = rules_in_force(connection, now)
     sites = _sites(connection, project.id, wanted.site, rules)
-    placements, refusals = options(timed, project.confidentiality, sites, known)
+    placements, refusals = options(timed, project.confidentiality, sites, known, array)
     payers = _payers(connection, project, now)
     reasons: list[BrokerError | QuotaError] = [*refusals]
     for placement in placements:
-        pay = _payment_need(placement, project, time_limit_s, now)
+        pay = _payment_need(placement, project, time_limit_s, tasks, now)
         payer = choose(payers, wanted.award, pay)
-        need = _capacity_need(placement, time_limit_s, project, now)
+        need = _capacity_need(placement, project, time_limit_s, tasks, now)
         try:
             contract = choose_contract(capacities(connection, placement.site.id, placement.gpu_class), need)
         except QuotaError as refusal:
@@ -130,13 +142,29 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
             contract_credits=need.credits_at(contract.weight_thousandths),
             limits=_limits(connection, project, payer, placement),
             notices=(*notices, *placement.sized.notices, *_end_notices(payer, project, now)),
+            array=array,
         )
         _check_size(decided)
         return decided
     raise none_left(reasons)
 
 
-def _payment_need(placement: Placement, project: ProjectFacts, time_limit_s: int, now: datetime) -> Need:
+def _array(wanted: JobIn, tasks_max: int) -> Array | None:
+    """Return the array that is asked for.
+
+    Raises:
+        PlacementRefused: it has more tasks than any may have.
+    """
+    array = None if wanted.array is None else parse_array(wanted.array)
+    if array is not None and len(array.tasks) > tasks_max:
+        raise PlacementRefused(
+            f"the array {wanted.array} has {len(array.tasks)} tasks, an array may have {tasks_max}",
+            f"submit it in parts of at most {tasks_max} tasks",
+        )
+    return array
+
+
+def _payment_need(placement: Placement, project: ProjectFacts, time_limit_s: int, tasks: int, now: datetime) -> Need:
     """Return what the award is asked for; fewer GPUs are offered as a way out only where they alone decide."""
     size, rate = placement.sized.size, placement.rate_credits_per_s
     return Need(
@@ -146,10 +174,13 @@ def _payment_need(placement: Placement, project: ProjectFacts, time_limit_s: int
         time_limit_s=time_limit_s,
         kill_grace_s=placement.site.settings.kill_grace_s,
         now=now,
+        tasks=tasks,
     )
 
 
-def _capacity_need(placement: Placement, time_limit_s: int, project: ProjectFacts, now: datetime) -> CapacityNeed:
+def _capacity_need(
+    placement: Placement, project: ProjectFacts, time_limit_s: int, tasks: int, now: datetime
+) -> CapacityNeed:
     settings = placement.site.settings
     return CapacityNeed(
         site_name=settings.name,
@@ -160,6 +191,7 @@ def _capacity_need(placement: Placement, time_limit_s: int, project: ProjectFact
         time_limit_s=time_limit_s,
         now=now,
         free_hours_first=project.free_hours_first,
+        tasks=tasks,
     )
 
 
@@ -184,10 +216,14 @@ def _check_size(decided: Plan) -> None:
     Raises:
         CeilingReached: names the quota.
     """
-    gpus = decided.placement.sized.gpus_taken
+    gpus, each = decided.gpus_taken, decided.placement.sized.gpus_taken
     for limit in decided.limits:
         if limit.what == "gpus_running" and gpus > limit.amount:
-            raise reached(limit, decided.owner_names[limit.scope], 0, gpus)
+            refusal = reached(limit, decided.owner_names[limit.scope], 0, gpus)
+            if decided.array and each <= limit.amount:
+                fewer = array_words(decided.array.tasks, limit.amount // each)
+                refusal.remedy = f"let fewer tasks run at once: --array {fewer}"
+            raise refusal
 
 
 _mine = (
@@ -256,6 +292,7 @@ _sites_with_accounts = select(
     _site_table.c.name,
     _site_table.c.settings,
     _site_table.c.problems,
+    _site_table.c.array_size_max,
     _accounts.c.account,
     _accounts.c.project_id,
 ).join(_accounts, _accounts.c.site_id == _site_table.c.id, isouter=True)
@@ -269,7 +306,14 @@ def _sites(
         if name is None or row.name == name:
             rows.setdefault(row.id, []).append(row)
     facts = [_site_facts(SiteIn.model_validate(some[0].settings), project_id, some) for some in rows.values()]
-    return [replace(site, rule=rule_for(rules, site.id, site.settings.partition)) for site in facts]
+    return [
+        replace(
+            site,
+            rule=rule_for(rules, site.id, site.settings.partition),
+            array_size_max=rows[site.id][0].array_size_max,
+        )
+        for site in facts
+    ]
 
 
 def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteFacts:
@@ -332,12 +376,23 @@ def plan_out(decided: Plan) -> PlanOut:
         weight_thousandths=weight,
         charging_rule=rule.id,
         rate_credits_per_s=placement.rate_credits_per_s,
-        sum=sum_lines(rule, asked.size, weight, decided.time_limit_s, settings.kill_grace_s),
+        sum=[
+            *sum_lines(rule, asked.size, weight, decided.time_limit_s, settings.kill_grace_s),
+            *_tasks_lines(decided.need),
+        ],
+        array=decided.wanted.array,
+        tasks=decided.need.tasks,
         held_credits=decided.held_credits,
         available_credits=decided.payer.available,
         contract=decided.contract.contract_id,
         notices=list(decided.notices),
     )
+
+
+def _tasks_lines(need: Need) -> list[str]:
+    if need.tasks == 1:
+        return []
+    return [f"× {need.tasks} tasks = {hours_text(need.held_credits)}, of which each ended task gives back its rest"]
 
 
 def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobOut:
@@ -354,12 +409,16 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     award = Side(decided.payer.award_id, decided.held_credits, decided.placement.weight_thousandths)
     contract = Side(decided.contract.contract_id, decided.contract_credits, decided.contract.weight_thousandths)
     outcome = services.writer.post(
-        open_hold(job["id"], award, contract, rows, queue_guards(decided.limits, decided.owner_names))
+        open_hold(
+            job["id"], award, contract, rows, queue_guards(decided.limits, decided.owner_names, decided.need.tasks)
+        )
     )
     if isinstance(outcome, AwardTooSmall):
         raise too_small(_payer_now(services, decided), decided.need)
     if isinstance(outcome, ContractTooSmall):
-        need = _capacity_need(decided.placement, decided.time_limit_s, decided.project, job["created_at"])
+        need = _capacity_need(
+            decided.placement, decided.project, decided.time_limit_s, decided.need.tasks, job["created_at"]
+        )
         raise contract_too_small(need, _available(services, contract.owner_id) // contract.weight_thousandths)
     if isinstance(outcome, QuotaError):
         raise outcome
@@ -396,7 +455,7 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "state": JobState.HELD.value,
         "reason": None,
         "gpus": wanted.gpus,
-        "gpus_taken": asked.gpus_taken,
+        "gpus_taken": decided.gpus_taken,
         "gpu_class": placement.gpu_class,
         "weight_thousandths": placement.weight_thousandths,
         "nodes": wanted.nodes,
@@ -415,6 +474,10 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "held_credits": decided.held_credits,
         "created_at": now,
         "tries": 0,
+        "array_words": wanted.array,
+        "tasks": decided.need.tasks,
+        "tasks_waiting": decided.need.tasks if wanted.array else None,
+        "tasks_running": 0 if wanted.array else None,
     }
 
 
@@ -426,9 +489,9 @@ def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[TableRow, ...]:
         "arguments": wanted.arguments,
         "environment": wanted.environment,
     }
-    event = event_row(
-        job["id"], JobState.HELD, f"submitted; {hours_text(decided.held_credits)} held", job["created_at"]
-    )
+    what = f"submitted, {decided.need.tasks} tasks" if wanted.array else "submitted"
+    cause = f"{what}; {hours_text(decided.held_credits)} held"
+    event = event_row(job["id"], JobState.HELD, cause, job["created_at"])
     rows: tuple[TableRow, ...] = ((_jobs, job), (_payloads, payload), (_events, event))
     if placement.site.account_is_new:
         account = {
@@ -468,5 +531,9 @@ def job_out(job: Mapping[str, Any], person: str, project: str, site: str) -> Job
         held_credits=job["held_credits"],
         charged_credits=job.get("charged_credits"),
         exit_code=job.get("exit_code"),
+        array=job["array_words"],
+        tasks=job["tasks"],
+        tasks_waiting=job["tasks_waiting"],
+        tasks_running=job["tasks_running"],
         notices=job["notices"],
     )

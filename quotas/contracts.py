@@ -47,10 +47,12 @@ class CapacityNeed:
     time_limit_s: int
     now: datetime
     free_hours_first: bool = False
+    tasks: int = 1
+    """Of an array: each of that size and so long."""
 
     def credits_at(self, weight_thousandths: int) -> int:
         """Return what the job may use at most, counted by the same rule as on the award's side."""
-        return rate_credits_per_s(self.rule, self.size, weight_thousandths) * self.seconds
+        return self.tasks * rate_credits_per_s(self.rule, self.size, weight_thousandths) * self.seconds
 
     @property
     def gpu_seconds(self) -> int:
@@ -152,7 +154,8 @@ def contract_too_small(need: CapacityNeed, left_gpu_seconds: int) -> ContractToo
     return ContractTooSmall(
         f"the job may use {_hours(need.gpu_seconds)} of {need.gpu_class} "
         f"and the Region's contract at site {need.site_name} has {_hours(left_gpu_seconds)} left",
-        "ask for fewer GPUs or less time, choose another site, or wait until running jobs settle",
+        f"ask for fewer {'tasks, fewer ' if need.tasks > 1 else ''}GPUs or less time, choose another site, "
+        "or wait until running jobs settle",
     )
 
 

@@ -2,7 +2,7 @@
 
 from broker.models.answers import ANSWERS_KEPT_FOR, Idempotency
 from broker.models.checkpoints import PLACE_MAX, Checkpoint, CheckpointPlace
-from broker.models.jobs import Job, JobEvent, JobPayload
+from broker.models.jobs import Job, JobEvent, JobPayload, JobTask
 from broker.models.notices import Notice
 from broker.models.organisations import KINDS, MEMBER_ROLES, SIZES, Membership, Organisation, OrganisationLink, Project
 from broker.models.people import ApiToken, Person
@@ -21,6 +21,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "JobPayload",
+    "JobTask",
     "Membership",
     "Notice",
     "Organisation",

@@ -24,6 +24,8 @@ class Site(SQLModel, table=True):
     scheduler: str | None = Field(default=None, max_length=100)
     problems: list[str] = Field(sa_column=Column(JSON, nullable=False))
     checked_at: datetime | None = moment(nullable=True)
+    array_size_max: int | None = None
+    """Every index of an array's task lies below it, as the site said when it was checked; None: it did not tell."""
     created_at: datetime = moment()
 
 

@@ -61,7 +61,17 @@ from broker.schemas.base import (
 from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
 from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
-from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
+from broker.schemas.jobs import (
+    EventOut,
+    JobDetail,
+    JobIn,
+    JobOut,
+    PlanOut,
+    SnapshotOut,
+    TaskDetail,
+    TaskOut,
+    UsageOut,
+)
 from broker.schemas.organisations import (
     LinkEndIn,
     LinkIn,
@@ -209,6 +219,8 @@ __all__ = [
     "TariffEntered",
     "TariffIn",
     "TariffOut",
+    "TaskDetail",
+    "TaskOut",
     "Text",
     "TokenIn",
     "TokenOut",

@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
+from adapters.arrays import ArrayWrong, parse_array
 from broker.lifecycle import JobState
 from broker.schemas.base import (
     ARGUMENT_BYTES_MAX,
@@ -52,6 +53,19 @@ class JobIn(Schema):
     arguments: list[Text] = Field(default=[])
     snapshot: Digest | None = None
     """Digest of a folder sent before by PUT /v1/snapshots/{digest}."""
+    array: str | None = Field(default=None, max_length=1000, examples=["0-15%4"])
+    """Tasks in Slurm's words: `0-15`, `1,3,5-9:2`, `%4` behind them for at most four at a time. Each is a run of the
+    script, with its number in SLURM_ARRAY_TASK_ID; all sizes and the time limit are those of one."""
+
+    @field_validator("array")
+    @classmethod
+    def _names_tasks(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                parse_array(value)
+        except ArrayWrong as wrong:
+            raise ValueError(f"{wrong.detail}: {wrong.remedy}") from wrong
+        return value
 
     @model_validator(mode="after")
     def _is_runnable_and_bounded(self) -> "JobIn":
@@ -105,6 +119,9 @@ class PlanOut(BaseModel):
     rate_credits_per_s: int
     sum: list[str]
     """What is counted and what comes of it, line by line."""
+    array: str | None
+    tasks: int
+    """Of an array; 1 of another job. Rate and time limit are those of one, the hold is that of all."""
     held_credits: int
     available_credits: int
     """Of that award, before the hold."""
@@ -144,6 +161,13 @@ class JobOut(BaseModel):
     charged_credits: int | None
     """None until settled."""
     exit_code: int | None
+    array: str | None
+    """Of an array its tasks, in Slurm's words. Sizes, rate and time limit are those of one; hold, charge and times of
+    all: it runs from the first start of a task to the last end."""
+    tasks: int
+    tasks_waiting: int | None
+    """None of a job that is no array, as the next."""
+    tasks_running: int | None
     notices: list[str]
     hidden: list[str] = []
     """Fields that are empty here because the caller is the project's coach, who sees progress only."""
@@ -193,7 +217,33 @@ class JobDetail(JobOut):
     snapshot: str | None
     script_sha256: str | None
     """None where `hidden` names it."""
+    tasks_by_state: dict[str, int] | None
+    """Of an array: how many of its tasks are in each state."""
     events: list[EventOut]
+    usage: list[UsageOut]
+    """Empty of an array, whose attempts are those of its tasks (/v1/jobs/{job_id}/tasks/{task})."""
+
+
+class TaskOut(BaseModel):
+    """One task of an array."""
+
+    task: int
+    state: JobState
+    reason: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    settled_at: datetime | None
+    cancel_requested_at: datetime | None
+    charged_credits: int | None
+    """None until settled."""
+    exit_code: int | None
+    hidden: list[str] = []
+    """As of a job."""
+
+
+class TaskDetail(TaskOut):
+    """One task of an array with its attempts."""
+
     usage: list[UsageOut]
 
 
