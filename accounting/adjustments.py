@@ -42,6 +42,7 @@ class Adjusted:
     elapsed_s: int
     before: int | None
     after: int
+    task: int | None = None
 
 
 def adjust_job(
@@ -60,7 +61,14 @@ def adjust_job(
         _write(session, owner, record, before, rates.value(record), at)
         charge = before.charge_credits if before is not None else None
         adjusted.append(
-            Adjusted(record["source_key"], record["gpus"], record["elapsed_s"], charge, record["charge_credits"])
+            Adjusted(
+                record["source_key"],
+                record["gpus"],
+                record["elapsed_s"],
+                charge,
+                record["charge_credits"],
+                record["task"],
+            )
         )
     return adjusted
 

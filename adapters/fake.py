@@ -210,8 +210,11 @@ class FakeScheduler:
             if self.faults.away or self.faults.queue_away:
                 return {job.name: Unreachable("the fake site is away") for job in known}
             wanted = {job.site_job_id for job in known}
-            for key, seen in self.jobs.items():
-                if wanted & {key, seen.site_job_id} and not seen.attempts[-1].state.ended:
+            for key, seen in list(self.jobs.items()):
+                newest = seen.attempts[-1].state
+                if seen.task is not None and key in wanted and newest is AttemptState.QUEUED:
+                    del self.jobs[key]  # as Slurm 22.05: a task that waits leaves its array without a trace
+                elif wanted & {key, seen.site_job_id} and not newest.ended:
                     self._end(seen, AttemptState.CANCELLED, self.now)
             return {job.name: Accepted(job.site_job_id) for job in known}
 

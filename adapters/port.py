@@ -207,7 +207,8 @@ class Scheduler(Protocol):
     def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
         """Ask for the end of jobs; `Accepted` means that the wish arrived. One answer per name.
 
-        One task of an array goes by the name and id that `arrays.task_name` makes: `idf-1_7`, `123_7`.
+        One task of an array goes by the name and id that `arrays.task_name` makes: `idf-1_7`, `123_7`. One that
+        waits may be absent afterwards, since a scheduler may keep no record of it.
         """
         ...
 

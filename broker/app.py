@@ -27,6 +27,7 @@ from broker.api import (
     reports,
     sites,
     snapshots,
+    tasks,
     underuse,
 )
 from broker.bootstrap import Services
@@ -35,7 +36,7 @@ from broker.errors import KNOWN, status_of
 from broker.schemas import SLUG_PATTERN, Problem, RowFault
 
 PARTS = (
-    *(jobs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
+    *(jobs, tasks, people, organisations, projects, programmes, can_award, awards, underuse, aid),
     *(contracts, rates, charging, refunds, sites, snapshots, reports),
 )
 BODY_BYTES_MAX = 8 * 1024 * 1024

@@ -21,6 +21,7 @@ from broker.moves import Move, apply_moves, change_jobs, jobs
 from broker.queues import within_ceilings
 from broker.schemas import SiteIn
 from broker.settlement import end_unsent
+from broker.tasks import TaskRows, rows_of_tasks, words_left
 from quotas.models import Award
 from storage.tables import new_id, utcnow
 
@@ -121,6 +122,7 @@ def _prepare(desk: Desk, batch: Batch) -> tuple[list[JobSpec], dict[str, Answer]
     with desk.services.database.read() as session:
         wanted = select(*_payloads.c).join(jobs, jobs.c.id == _payloads.c.job_id).where(jobs.c.batch_id == batch.id)
         payloads = {row.job_id: row for row in session.execute(wanted)}
+        tasks = rows_of_tasks(session, [row.id for row in batch.jobs if row.array_words is not None])
     failed: dict[tuple[str, str], SiteError] = {}
     for account, digest in sorted({(row.account, row.snapshot) for row in batch.jobs if row.snapshot}):
         try:
@@ -132,13 +134,13 @@ def _prepare(desk: Desk, batch: Batch) -> tuple[list[JobSpec], dict[str, Answer]
     for row in batch.jobs:
         fault = failed.get((row.account, row.snapshot))
         if fault is None:
-            specs.append(_spec(desk, row, payloads[row.id]))
+            specs.append(_spec(desk, row, payloads[row.id], tasks.get(row.id, {})))
         else:
             answers[job_name(row.id)] = fault if isinstance(fault, Rejected) else Unreachable(fault.reason)
     return specs, answers
 
 
-def _spec(desk: Desk, row: Row[Any], payload: Row[Any]) -> JobSpec:
+def _spec(desk: Desk, row: Row[Any], payload: Row[Any], tasks: TaskRows) -> JobSpec:
     return JobSpec(
         name=job_name(row.id),
         account=row.account,
@@ -156,6 +158,7 @@ def _spec(desk: Desk, row: Row[Any], payload: Row[Any]) -> JobSpec:
         partition=row.partition,
         deadline=row.deadline_at,
         snapshot=row.snapshot,
+        array=words_left(row, tasks),
     )
 
 

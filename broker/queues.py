@@ -13,6 +13,7 @@ from broker.lifecycle import JobState
 from broker.models import Project, Site
 from broker.moves import change_jobs, jobs
 from quotas.ceilings import SCOPES, Limit, Scope, limits_of, reached
+from quotas.errors import CeilingReached
 from quotas.ledger import Guard
 from quotas.models import Programme
 
@@ -28,7 +29,14 @@ def queue_guards(limits: Sequence[Limit], names: Mapping[Scope, str], tasks: int
 
 def _guard(limit: Limit, name: str, tasks: int) -> Guard:
     key = f"{limit.scope}/{limit.scope_id}/{limit.what}"
-    return Guard(key, jobs_waiting(limit), tasks, limit.amount, lambda in_use: reached(limit, name, in_use, tasks))
+    return Guard(key, jobs_waiting(limit), tasks, limit.amount, lambda in_use: _full(limit, name, in_use, tasks))
+
+
+def _full(limit: Limit, name: str, in_use: int, tasks: int) -> CeilingReached:
+    refusal = reached(limit, name, in_use, tasks)
+    if tasks > limit.amount > 0:  # no waiting would help
+        refusal.remedy = f"an array of at most {limit.amount} tasks"
+    return refusal
 
 
 def jobs_waiting(limit: Limit) -> Select[Any]:

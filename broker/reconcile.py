@@ -14,13 +14,16 @@ from sqlalchemy import Row, select
 from sqlmodel import Session
 
 from accounting.errors import Unmeterable
-from accounting.meter import EndedAttempt, Owner, allocated_rate
+from accounting.meter import EndedAttempt, Owner
 from adapters.port import Attempt, AttemptState, Known, Observation
+from broker.arrays import TASKS_APPLY_MAX, apply_array, array_changes
 from broker.dispatch import Desk, job_name
 from broker.lifecycle import ENDED, JobState
 from broker.moves import Move, apply_moves, change_jobs, jobs
+from broker.observed import Terms, end_text, ended_attempt, outcome_values, too_much, where_text
 from broker.settlement import charge, owner_of, settle_jobs
-from quotas.charging import Rule, rules_by_id
+from broker.tasks import TaskRows, open_tasks, rows_of_tasks
+from quotas.charging import rules_by_id
 from storage.tables import utcnow
 
 APPLY_MAX = 200
@@ -30,17 +33,9 @@ _WATCHED = (
     jobs.c.id, jobs.c.state, jobs.c.reason, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.gpus,
     jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at, jobs.c.award_id,
     jobs.c.project_id, jobs.c.programme_id, jobs.c.site_id, jobs.c.weight_thousandths, jobs.c.exclusive,
-    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s,
+    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s, jobs.c.array_words, jobs.c.tasks,
 )  # fmt: skip
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the jobs of a site are held to: the site's names of GPU classes, and the rules of their holds by id."""
-
-    gpu_types: Mapping[str, str]
-    rules: Mapping[str | None, Rule]
 
 
 @dataclass(slots=True)
@@ -69,16 +64,25 @@ def reconcile(desk: Desk) -> int:
         )
         rows = session.execute(wanted).all()
         terms = _terms(session, desk, rows)
+        tasks = rows_of_tasks(session, [row.id for row in rows if row.array_words is not None])
     if not rows:
         return 0
-    known = [Known(job_name(row.id), row.account, row.site_job_id, row.sent_at) for row in rows]
-    observation = desk.scheduler.observe(known)
+    observation = desk.scheduler.observe([_known(row, tasks) for row in rows])
     for warning in observation.warnings:
         log.warning("site-warning", site=desk.settings.name, warning=warning)
-    changed = [row.id for row in rows if changes_of(row, observation, terms)]
+    changed = [row.id for row in rows if row.id not in tasks and changes_of(row, observation, terms)]
     for start in range(0, len(changed), APPLY_MAX):
         _apply(desk, changed[start : start + APPLY_MAX], observation)
-    return len(changed)
+    arrays = [row.id for row in rows if row.id in tasks and array_changes(row, tasks[row.id], observation, terms)]
+    for job_id in arrays:
+        while _apply_array(desk, job_id, observation):
+            pass  # more of its tasks may have changed than one write holds
+    return len(changed) + len(arrays)
+
+
+def _known(row: Row[Any], tasks: Mapping[str, TaskRows]) -> Known:
+    asked = open_tasks(row, tasks[row.id]) if row.id in tasks else None
+    return Known(job_name(row.id), row.account, row.site_job_id, row.sent_at, asked)
 
 
 def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
@@ -90,6 +94,23 @@ def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
         terms = _terms(session, desk, rows)
         decided = [changes_of(row, observation, terms) for row in rows]
         apply_changes(session, [changes for changes in decided if changes], now)
+
+
+def _apply_array(desk: Desk, job_id: str, observation: Observation) -> bool:
+    """Decide again inside the write, as for jobs; say whether more of the array's tasks have changed."""
+    now = utcnow()
+    with desk.services.database.write() as session:
+        wanted = select(*jobs.c).where(jobs.c.id == job_id, jobs.c.settled_at.is_(None)).with_for_update()
+        row = session.execute(wanted).one_or_none()
+        if row is None:
+            return False
+        known = rows_of_tasks(session, [job_id])[job_id]
+        changes = array_changes(row, known, observation, _terms(session, desk, [row]))
+        more = len(changes.tasks) > TASKS_APPLY_MAX
+        del changes.tasks[TASKS_APPLY_MAX:]
+        if changes:
+            apply_array(session, known, changes, now)
+    return more
 
 
 def apply_changes(session: Session, decided: Sequence[Changes], now: datetime) -> None:
@@ -163,86 +184,22 @@ def _follow(changes: Changes, newest: Attempt) -> None:
         return
     started = {"started_at": newest.started_at} if newest.started_at and changes.row.started_at is None else {}
     if before is JobState.QUEUED and newest.started_at is not None and after is not JobState.RUNNING:
-        where = f" on {', '.join(newest.nodes)}" if newest.nodes else ""
-        changes.moves.append(Move(changes.row.id, before, JobState.RUNNING, f"started{where}", started))
+        changes.moves.append(Move(changes.row.id, before, JobState.RUNNING, f"started{where_text(newest)}", started))
         before = JobState.RUNNING
-    changes.moves.append(Move(changes.row.id, before, after, _cause(newest), {**started, **_outcome(newest)}))
+    changes.moves.append(Move(changes.row.id, before, after, _cause(newest), {**started, **outcome_values(newest)}))
 
 
 def _cause(newest: Attempt) -> str:
     if newest.state is AttemptState.RUNNING:
-        return f"started on {', '.join(newest.nodes)}" if newest.nodes else "started"
-    if newest.state is AttemptState.QUEUED:
-        return "put back into the queue by the site"
-    code = f", exit code {newest.exit_code}" if newest.exit_code else ""
-    signal = f", signal {newest.signal}" if newest.signal else ""
-    return f"the site reports {newest.native_state}{code}{signal}"
-
-
-def _outcome(newest: Attempt) -> dict[str, Any]:
-    reason = (newest.reason or None) if newest.state is not AttemptState.SUCCEEDED else None
-    values: dict[str, Any] = {"reason": reason[:1000] if reason else None}
-    if newest.state.ended:
-        values |= {"ended_at": newest.ended_at, "exit_code": newest.exit_code}
-    return values
-
-
-def ended_attempt(attempt: Attempt, owner: Owner) -> EndedAttempt:
-    """Return an ended attempt as accounting knows it.
-
-    Raises:
-        Unmeterable: the source does not tell what was allocated.
-    """
-    ended = _as_seen(attempt)
-    allocated_rate(owner, ended, owner.weight_thousandths)
-    return ended
-
-
-def _as_seen(attempt: Attempt) -> EndedAttempt:
-    return EndedAttempt(
-        source_key=attempt.source_key,
-        state=attempt.state.value,
-        native_state=attempt.native_state[:64],
-        gpus=attempt.gpus,
-        elapsed_s=attempt.elapsed_s,
-        started_at=attempt.started_at,
-        ended_at=attempt.ended_at or attempt.submitted_at,
-        cpus=attempt.cpus,
-        memory_mib=attempt.memory_mib,
-        nodes=attempt.node_count,
-    )
+        return f"started{where_text(newest)}"
+    return "put back into the queue by the site" if newest.state is AttemptState.QUEUED else end_text(newest)
 
 
 def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str]) -> None:
     """Ask for the end of a job that got more than its hold pays for."""
-    row = changes.row
-    expected = gpu_types[row.gpu_class] if row.gpus else "no GPU"
-    cause = None
-    rate = _rate_now(newest, owner)
-    if rate > row.rate_credits_per_s:
-        cause = (
-            f"the site allocated {_given(newest)}, which counts {rate} credits a second "
-            f"where {row.rate_credits_per_s} are held"
-        )
-    elif any(name != expected for name in newest.gpu_types):
-        cause = f"the site allocated {', '.join(sorted(newest.gpu_types))} where {expected} is held"
-    elif newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
-        cause = f"its time limit was raised to {newest.time_limit_s // 60} min where {row.time_limit_s // 60} are held"
-    if cause is not None and row.cancel_requested_at is None:
+    cause = too_much(changes.row, newest, owner, gpu_types)
+    if cause is not None and changes.row.cancel_requested_at is None:
         changes.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause}
-
-
-def _rate_now(newest: Attempt, owner: Owner) -> int:
-    """Return what a job that is not over counts; 0 as long as the site does not tell: from that nothing follows."""
-    try:
-        return allocated_rate(owner, _as_seen(newest), owner.weight_thousandths)
-    except Unmeterable:
-        return 0
-
-
-def _given(newest: Attempt) -> str:
-    figures = [(newest.gpus, "GPUs"), (newest.cpus, "CPUs"), (newest.memory_mib, "MiB"), (newest.node_count, "nodes")]
-    return ", ".join(f"{amount} {what}" for amount, what in figures if amount is not None)
 
 
 def _with_reason(changes: Changes, reason: str | None) -> Changes:

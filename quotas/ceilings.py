@@ -76,8 +76,7 @@ def reached(limit: Limit, owner_name: str, in_use: int, wanted: int) -> CeilingR
     room = max(0, limit.amount - in_use)
     what = WORDS[limit.what]
     if limit.what == "jobs_queued":
-        many = f"an array of at most {limit.amount} tasks, or " if wanted > limit.amount else ""
-        remedy = f"{many}wait until a job has started"
+        remedy = "wait until a job has started"
     elif room:
         remedy = f"--gpus {room}" if limit.what == "gpus_running" else f"at most {room}"
     else:

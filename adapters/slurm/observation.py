@@ -63,7 +63,8 @@ class Observe:
             for row in rows:
                 if row.task is not None and (job.tasks is None or row.task in job.tasks):
                     by_task[row.task][source].append(row)
-        return tuple(chain.from_iterable(self._one(job, *by_task[task]) for task in sorted(by_task)))
+        own = {task: (queue, _own(accounting)) for task, (queue, accounting) in by_task.items()}
+        return tuple(chain.from_iterable(self._one(job, *own[task]) for task in sorted(own)))
 
     def _accounting(self, site: Json) -> tuple[list[Row], list[str]]:
         rows: list[Row] = []
@@ -123,6 +124,14 @@ class Observe:
                 self._warnings.append(f"job {job.site_job_id} is in a state that is not known: {row.native_state!r}")
             attempts[attempt.source_key] = attempt
         return tuple(sorted(attempts.values(), key=lambda attempt: attempt.submitted_at))
+
+
+def _own(rows: list[Row]) -> list[Row]:
+    """Return a task's own rows; one that it shares with others only where there is none.
+
+    The record of those that wait is not always told of each that leaves it (seen on 22.05).
+    """
+    return [row for row in rows if not row.tasks] or rows
 
 
 def _absent(job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> set[str]:

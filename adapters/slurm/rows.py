@@ -38,9 +38,9 @@ class Row:
     exit_code: int | None = None
     signal: int | None = None
     task: int | None = None
-    """Which task of the array `job`; None of a job that is none, or of a row that stands for several tasks."""
+    """Which task of the array `job`; None of a job that is none."""
     tasks: str = ""
-    """Those of the array `job` that the row stands for, as accounting shows those that never ran: `5-15%4`."""
+    """All those that the row stands for, as accounting shows tasks that have no record of their own: `5-15%4`."""
 
     def attempt(self, cluster: str, account: str) -> Attempt:
         """Return the port's view of it. A requeue resets the submit time, so that tells attempts apart.
@@ -69,7 +69,7 @@ class Row:
         """
         if not self.tasks:
             return [self]
-        return [replace(self, task=task, tasks="") for task in parse_array(self.tasks).tasks]
+        return [replace(self, task=task) for task in parse_array(self.tasks).tasks]
 
 
 def queue_rows(text: str, fields: Sequence[str]) -> tuple[list[Row], list[str]]:

@@ -88,10 +88,11 @@ def sbatch_flags(spec: JobSpec) -> list[str]:
     Raises:
         Rejected: a number or a word of the spec cannot be asked of Slurm.
     """
-    flags = ["--ignore-pbs", "--no-requeue", "--export=ALL", "--open-mode=append"]
-    flags.append("--dependency=singleton" if spec.array is None else f"--array={_array(spec.array)}")
+    flags = ["--ignore-pbs", "--no-requeue", "--export=ALL", "--open-mode=append", "--dependency=singleton"]
     flags += [f"--job-name={spec.name}", f"--nodes={_positive(spec.nodes, 'nodes')}"]
     flags += [f"--time={_minutes(spec.time_limit_s)}", *_processor_flags(spec)]
+    if spec.array is not None:
+        flags.append(f"--array={_array(spec.array)}")
     if spec.exclusive:
         flags.append("--exclusive")
     if spec.memory_mib is not None:
@@ -120,10 +121,7 @@ def _processor_flags(spec: JobSpec) -> Iterable[str]:
 
 
 def _array(text: str) -> str:
-    """Say the tasks of an array once more, from what was understood.
-
-    It goes without `singleton`, under which its tasks, all of one name, would run one after another.
-    """
+    """Say the tasks of an array once more, from what was understood; `singleton` lets them run together."""
     try:
         array = parse_array(text)
     except ArrayWrong as wrong:
