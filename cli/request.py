@@ -12,10 +12,11 @@ SCRIPT_BYTES_MAX = 1024 * 1024
 _OF_OPTION = {
     "job-name": "name", "time": "time_limit_s", "nodes": "nodes", "gpus": "gpus", "gpus-per-node": "gpus",
     "gpus-per-task": "gpus", "gres": "gpus", "cpus-per-gpu": "cpus_per_gpu", "cpus-per-task": "cpus_per_gpu",
-    "exclusive": "exclusive",
+    "exclusive": "exclusive", "array": "array",
     "mem": "memory_mib", "mem-per-gpu": "memory_mib", "mem-per-cpu": "memory_mib", "constraint": "gpu_class",
 }  # fmt: skip
 """Which field a command-line option must set to win over an option of the script."""
+_PLAIN = ("name", "time_limit_s", "nodes", "cpus_per_gpu", "exclusive", "array")
 
 
 def read_script(file: Path) -> str:
@@ -59,7 +60,7 @@ def needs_sites(directives: Directives, given: Fields) -> bool:
 
 def merged(directives: Directives, given: Fields, sites: list[Fields]) -> Fields:
     """Give the fields of JobIn that describe the resources; what is in `given` wins. Raises Failure."""
-    plain = {name: getattr(directives, name) for name in ("name", "time_limit_s", "nodes", "cpus_per_gpu", "exclusive")}
+    plain = {name: getattr(directives, name) for name in _PLAIN}
     fields = {**{name: value for name, value in plain.items() if value is not None}, **given}
     nodes = fields.get("nodes", 1)
     if "gpus" not in fields:

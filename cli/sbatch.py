@@ -32,6 +32,8 @@ class Directives(NamedTuple):
     tasks: int | None = None
     tasks_per_node: int | None = None
     exclusive: bool | None = None
+    array: str | None = None
+    """Its tasks, as they stand there; the broker reads them."""
     taken: tuple[Found, ...] = ()
     dropped: tuple[Found, ...] = ()
 

@@ -39,7 +39,7 @@ _TABLE = {
     Fate.TAKE: {
         "": "job-name,J time,t nodes,N gpus,G gpus-per-node gpus-per-task gres cpus-per-gpu "
         "cpus-per-task,c mem "
-        "mem-per-gpu mem-per-cpu constraint,C ntasks,n ntasks-per-node export "
+        "mem-per-gpu mem-per-cpu constraint,C ntasks,n ntasks-per-node export array,a "
         "exclusive?",
     },
     Fate.SAME: {"": "no-requeue!"},
@@ -52,7 +52,6 @@ _TABLE = {
         "use --json": "parsable!",
     },
     Fate.REFUSE: {
-        "submit one job per task, for instance in a loop of the shell": "array,a",
         "use idf-compute submit --wait and submit the next one after it": "dependency,d kill-on-invalid-dep",
         "a job starts as soon as it can: submit it when it may": "begin,b deadline hold,H! immediate,I? "
         "delay-boot "

@@ -11,7 +11,7 @@ from cli.exits import Exit, Failure
 from cli.options import Json, classes_known, projects_known, sites_known
 from cli.output import as_json, note, one_line, say
 from cli.sbatch import Directives, parse
-from cli.units import duration_s, duration_text, hours_text, job_size_text, memory_mib
+from cli.units import duration_s, duration_text, hours_text, job_size_text, memory_mib, tasks_text
 
 TRY = {"gpus": 1, "nodes": 1, "time_limit_s": 600, "smallest_gpu": True}
 app = typer.Typer()
@@ -40,6 +40,9 @@ def submit(
     cpus: Annotated[int | None, typer.Option(min=1, help="In all, of a job without GPU (--gpus 0).")] = None,
     exclusive: Annotated[bool, typer.Option("--exclusive", help="Whole nodes; they are charged whole.")] = False,
     mem: Annotated[str | None, typer.Option(help="Memory per node: 4G, 512M.")] = None,
+    array: Annotated[
+        str | None, typer.Option("--array", "-a", help="Run a task for each number: 0-15, 1,3,5-9:2; %4: four at once.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", "-J", help="[default: the script's name]")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
     site: Annotated[str | None, typer.Option(autocompletion=sites_known, help="Run here or nowhere.")] = None,
@@ -60,6 +63,7 @@ def submit(
       idf-compute submit --gpus 4 --gpu-class h100-80 --time 12h train.sh --epochs 3
       idf-compute submit --dir . --follow -- python train.py
       idf-compute submit --gpus 0 --cpus 16 --mem 32G --dry-run prepare.sh
+      idf-compute submit --array 0-15%4 --time 1h sweep.sh
     """
     if in_json and follow:
         raise Failure(Exit.USAGE, "--follow prints the log, not JSON", "use --wait --json")
@@ -67,7 +71,7 @@ def submit(
         "project": project, "award": award, "gpus": gpus, "gpu_class": gpu_class, "nodes": nodes,
         "time_limit_s": duration_s(time) if time else None, "cpus_per_gpu": cpus_per_gpu,
         "cpus": cpus, "exclusive": exclusive or None, "memory_mib": memory_mib(mem) if mem else None, "name": name,
-        "site": site, "environment": _environment(env or []) or None,
+        "site": site, "environment": _environment(env or []) or None, "array": array,
     }  # fmt: skip
     body: Row = {field: value for field, value in given.items() if value is not None}
     if attempt:
@@ -76,6 +80,8 @@ def submit(
     text = None if script is None else request.read_script(script)
     client = connect()
     body = _described(client, body, script, text, words, attempt=attempt)
+    if follow and "array" in body:
+        raise Failure(Exit.USAGE, "each task of an array has its own log", "--wait, then: idf-compute logs ID_0")
     _warn_of_options(context, words if script else [])
     if folder is not None:
         from cli.upload import send_folder
@@ -101,9 +107,10 @@ def _environment(pairs: list[str]) -> dict[str, str]:
 
 def _tried(body: Row) -> Row:
     """Apply --try. Raises Failure if the same was asked for otherwise."""
-    asked = [field for field in ("gpus", "gpu_class", "nodes", "time_limit_s", "cpus", "exclusive") if field in body]
+    fields = ("gpus", "gpu_class", "nodes", "time_limit_s", "cpus", "exclusive", "array")
+    asked = [field for field in fields if field in body]
     if asked:
-        sentence = "--try goes without --gpus, --gpu-class, --nodes, --time, --cpus and --exclusive"
+        sentence = "--try goes without --gpus, --gpu-class, --nodes, --time, --cpus, --exclusive and --array"
         raise Failure(Exit.USAGE, sentence, "leave out one side")
     return {**body, **TRY}
 
@@ -144,9 +151,9 @@ def _plan(client: Client, body: Row, *, in_json: bool) -> int:
         say(as_json(plan))
         return Exit.OK
     left = plan["available_credits"] - plan["held_credits"]
-    say(
-        f"would run {job_size_text(plan)} at {one_line(plan['site'])} for at most {duration_text(plan['time_limit_s'])}"
-    )
+    tasks = f"{tasks_text(plan)} of " if plan["array"] else ""
+    limit = duration_text(plan["time_limit_s"])
+    say(f"would run {tasks}{job_size_text(plan)} at {one_line(plan['site'])} for at most {limit}")
     say(
         f"would hold {hours_text(plan['held_credits'])} of award {one_line(plan['award'])} of project "
         f"{one_line(plan['project'])}, leaving {hours_text(left)}"
@@ -175,7 +182,8 @@ def _submitted(client: Client, body: Row, *, wait: bool, follow: bool, in_json: 
 
 def _announce(job: Row, *, quiet_stdout: bool) -> None:
     """Say which job it is: on stdout, unless that carries the log."""
-    what = f"{job_size_text(job)} at {one_line(job['site'])}"
+    tasks = f"{tasks_text(job)} of " if job["array"] else ""
+    what = f"{tasks}{job_size_text(job)} at {one_line(job['site'])}"
     bounds = f"at most {duration_text(job['time_limit_s'])}, {hours_text(job['held_credits'])} held"
     (note if quiet_stdout else say)(f"job {one_line(job['id'])}: {what}, {bounds}")
     for notice in job["notices"]:

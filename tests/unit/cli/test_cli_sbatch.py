@@ -69,6 +69,8 @@ def fields(*lines: str, **given: object) -> dict[str, object]:
         (["--gres=gpu:4 -c 40"], {"cpus_per_gpu": 10}),
         (["--gres=gpu:4 -c 40 -N2"], {"cpus_per_gpu": 10, "gpus": 8}),
         (["--mem=4G"], {"memory_mib": 4096}),
+        (["--array=0-15%4"], {"array": "0-15%4"}),
+        (["-a 1,3,5-9:2"], {"array": "1,3,5-9:2"}),
         (["--mem 512"], {"memory_mib": 512}),
         (["--mem-per-gpu=8G -G 4 -N 2"], {"memory_mib": 16384}),
         (["--mem-per-cpu=2G --gres=gpu:2 -c 8"], {"memory_mib": 16384, "cpus_per_gpu": 4}),
@@ -83,8 +85,6 @@ def test_options_that_have_an_equivalent_are_taken_over(lines: list[str], expect
 
 
 REFUSED = [
-    "--array=0-9",
-    "-a 0-9",
     "--dependency=afterok:1",
     "-d singleton",
     "--begin=now+1hour",
