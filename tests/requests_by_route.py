@@ -92,4 +92,5 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/jobs/plan": ("ines", JOB),
     "/quota/why": ("ines", JOB),
     "/jobs/{job_id}/cancel": ("ines", None),
+    "/jobs/{job_id}/tasks/{task}/cancel": ("ines", None),
 }

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import pytest
 from integration.slurm_jobs import fresh, known, spec, wait_for
 
+from adapters.arrays import task_name
 from adapters.fake import FakeScheduler
 from adapters.port import (
     Absent,
@@ -31,11 +33,13 @@ class Ground(Protocol):
     scheduler: Scheduler
     account: str
 
-    def ended(self, job: Known, state: AttemptState = AttemptState.SUCCEEDED, exit_code: int = 0) -> Attempt: ...
+    def ended(
+        self, job: Known, state: AttemptState = AttemptState.SUCCEEDED, exit_code: int = 0, task: int | None = None
+    ) -> Attempt: ...
 
-    def running(self, job: Known) -> None: ...
+    def running(self, job: Known, *tasks: int) -> None: ...
 
-    def wrote(self, job: Known, data: bytes) -> None: ...
+    def wrote(self, job: Known, data: bytes, task: int | None = None) -> None: ...
 
     def now(self) -> datetime: ...
 
@@ -48,19 +52,21 @@ class FakeGround:
     def __init__(self) -> None:
         self.scheduler = self.fake = FakeScheduler(accounts=frozenset({"idf001", "idf002"}))
 
-    def ended(self, job: Known, state: AttemptState = AttemptState.SUCCEEDED, exit_code: int = 0) -> Attempt:
+    def ended(
+        self, job: Known, state: AttemptState = AttemptState.SUCCEEDED, exit_code: int = 0, task: int | None = None
+    ) -> Attempt:
         self.fake.start_waiting()
         self.fake.advance(3)
-        if not self.fake.observe([job]).attempts[job.site_job_id][-1].state.ended:
-            self.fake.finish(job.name, state, exit_code)
-        return self.fake.observe([job]).attempts[job.site_job_id][-1]
+        if not newest(self.fake, job, task).state.ended:
+            self.fake.finish(task_name(job.name, task), state, exit_code)
+        return newest(self.fake, job, task)
 
-    def running(self, job: Known) -> None:
+    def running(self, job: Known, *tasks: int) -> None:
         self.fake.start_waiting()
 
-    def wrote(self, job: Known, data: bytes) -> None:
+    def wrote(self, job: Known, data: bytes, task: int | None = None) -> None:
         self.fake.start_waiting()
-        self.fake.write_log(job.name, data)
+        self.fake.write_log(task_name(job.name, task), data)
 
     def now(self) -> datetime:
         return self.fake.now
@@ -72,23 +78,26 @@ class SlurmGround:
     def __init__(self, scheduler: Scheduler, account: str) -> None:
         self.scheduler, self.account = scheduler, account
 
-    def _newest(self, job: Known) -> Attempt | None:
-        attempts = self.scheduler.observe([job]).attempts.get(job.site_job_id, ())
-        return attempts[-1] if attempts else None
-
-    def ended(self, job: Known, state: AttemptState = AttemptState.SUCCEEDED, exit_code: int = 0) -> Attempt:
+    def ended(
+        self, job: Known, state: AttemptState = AttemptState.SUCCEEDED, exit_code: int = 0, task: int | None = None
+    ) -> Attempt:
         def attempt() -> Attempt | None:
-            newest = self._newest(job)
-            return newest if newest and newest.state.ended else None
+            seen = attempts_of(self.scheduler, job, task)
+            return seen[-1] if seen and seen[-1].state.ended else None
 
         found: Attempt = wait_for(attempt, limit_s=60)
         return found
 
-    def running(self, job: Known) -> None:
-        wait_for(lambda: (newest := self._newest(job)) and newest.state is AttemptState.RUNNING, limit_s=60)
+    def running(self, job: Known, *tasks: int) -> None:
+        wait_for(lambda: all(self._runs(job, task) for task in tasks or (None,)), limit_s=60)
 
-    def wrote(self, job: Known, data: bytes) -> None:
-        wait_for(lambda: self.scheduler.read_log(job.account, job.name, 0, 1000, 1).data == data)
+    def _runs(self, job: Known, task: int | None) -> bool:
+        seen = attempts_of(self.scheduler, job, task)
+        return bool(seen) and seen[-1].state is AttemptState.RUNNING
+
+    def wrote(self, job: Known, data: bytes, task: int | None = None) -> None:
+        name = task_name(job.name, task)
+        wait_for(lambda: self.scheduler.read_log(job.account, name, 0, 1000, 1).data == data)
 
     def now(self) -> datetime:
         return datetime.now(UTC)
@@ -101,6 +110,14 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
         return
     make: Callable[..., Any] = request.getfixturevalue("slurm_site")
     yield SlurmGround(make(), request.getfixturevalue("slurm_cluster").accounts[0])
+
+
+def attempts_of(scheduler: Scheduler, job: Known, task: int | None = None) -> list[Attempt]:
+    return [one for one in scheduler.observe([job]).attempts.get(job.site_job_id, ()) if one.task == task]
+
+
+def newest(scheduler: Scheduler, job: Known, task: int | None = None) -> Attempt:
+    return attempts_of(scheduler, job, task)[-1]
 
 
 def send(ground: Ground, job: JobSpec) -> Known:
@@ -214,6 +231,82 @@ def test_a_log_is_read_from_an_offset(ground: Ground) -> None:
 def test_a_log_that_is_not_there_yet(ground: Ground) -> None:
     chunk = ground.scheduler.read_log(ground.account, fresh(), 0, 10, 0)
     assert (chunk.data, chunk.next_offset, chunk.exists) == (b"", 0, False)
+
+
+def asked_about(job: Known, *tasks: int) -> Known:
+    return replace(job, tasks=frozenset(tasks))
+
+
+def test_each_task_of_an_array_is_seen_by_itself(ground: Ground) -> None:
+    script = 'sleep 2; [ "$SLURM_ARRAY_TASK_ID" != 4 ] || exit 3\n'
+    job = asked_about(send(ground, spec(ground.account, script, array="1,4-6:2")), 1, 4, 6)
+    first = ground.scheduler.observe([job]).attempts[job.site_job_id]
+    assert [attempt.task for attempt in first] == [1, 4, 6]
+    assert {attempt.site_job_id for attempt in first} == {job.site_job_id}
+    assert len({attempt.source_key for attempt in first}) == 3
+    ground.running(job, 1, 4, 6)
+    ends = [ground.ended(job, task=1), ground.ended(job, AttemptState.FAILED, 3, task=4), ground.ended(job, task=6)]
+    assert [(end.state, end.exit_code) for end in ends] == [
+        (AttemptState.SUCCEEDED, 0), (AttemptState.FAILED, 3), (AttemptState.SUCCEEDED, 0)
+    ]  # fmt: skip
+    assert all(end.gpus == 1 and end.elapsed_s > 0 for end in ends)
+    assert [end.source_key for end in ends] == [attempt.source_key for attempt in first]
+    assert not ground.scheduler.observe([job]).absent
+
+
+def test_only_the_tasks_asked_about_are_told_and_one_that_never_was_is_absent(ground: Ground) -> None:
+    job = asked_about(send(ground, spec(ground.account, "sleep 2\n", array="0-2")), 1, 99)
+    wait_for(lambda: ground.scheduler.observe([job]).absent == {f"{job.site_job_id}_99"})
+    assert {attempt.task for attempt in ground.scheduler.observe([job]).attempts[job.site_job_id]} == {1}
+
+
+def test_no_more_tasks_run_than_an_array_lets(ground: Ground) -> None:
+    job = send(ground, spec(ground.account, "sleep 60\n", array="0-2%2"))
+    ground.running(job, 0, 1)
+    assert newest(ground.scheduler, job, 2).state is AttemptState.QUEUED
+    ground.scheduler.cancel([job])
+    for task in range(3):
+        assert ground.ended(job, task=task).state is AttemptState.CANCELLED
+
+
+def test_one_task_is_cancelled_and_the_others_go_on(ground: Ground) -> None:
+    job = asked_about(send(ground, spec(ground.account, "sleep 60\n", array="0-3%2")), 0, 1, 2, 3)
+    ground.running(job, 0, 1)
+    for task in (0, 3):
+        named = Known(task_name(job.name, task), job.account, task_name(job.site_job_id, task), job.submitted_after)
+        assert isinstance(ground.scheduler.cancel([named])[named.name], Accepted)
+    assert ground.ended(job, task=0).state is AttemptState.CANCELLED
+    seen = ground.scheduler.observe([job])
+    left = [attempt.state for attempt in seen.attempts[job.site_job_id] if attempt.task == 3]
+    assert left == [AttemptState.CANCELLED] or f"{job.site_job_id}_3" in seen.absent, "it waited: no record need be"
+    assert newest(ground.scheduler, job, 1).state is AttemptState.RUNNING
+    ground.scheduler.cancel([job])
+    assert ground.ended(job, task=1).state is AttemptState.CANCELLED
+
+
+def test_adoption_finds_an_array_by_its_own_id(ground: Ground) -> None:
+    batch, job = fresh("batch"), spec(ground.account, "sleep 3\n", array="0-5%2")
+    answer = ground.scheduler.submit(batch, [job])[job.name]
+    assert isinstance(answer, Accepted)
+    assert answer.site_job_id.isdigit()
+    assert ground.scheduler.adopt([asked(ground, job.name, batch)]) == {job.name: answer}
+
+
+def test_each_task_has_a_log(ground: Ground) -> None:
+    job = send(ground, spec(ground.account, 'printf "task $SLURM_ARRAY_TASK_ID\\n"\n', array="3,7"))
+    for task in (3, 7):
+        ground.wrote(job, f"task {task}\n".encode(), task)
+    assert not ground.scheduler.read_log(job.account, job.name, 0, 10, 0).exists
+
+
+@pytest.mark.parametrize("array", ["0-5000", "3-1", "0-3%0", "$(id)", "1;2"])
+def test_an_array_that_cannot_be_is_rejected(ground: Ground, array: str) -> None:
+    job = spec(ground.account, array=array)
+    assert isinstance(ground.scheduler.submit(fresh("batch"), [job])[job.name], Rejected)
+
+
+def test_the_site_says_how_high_tasks_are_numbered(ground: Ground) -> None:
+    assert ground.scheduler.check().array_size_max == 1001
 
 
 def test_a_snapshot_is_kept_under_its_digest_only(ground: Ground, tmp_path: Path) -> None:

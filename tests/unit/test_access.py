@@ -59,7 +59,7 @@ def ask(
 ) -> Response:
     """Ask with an empty body: whoever is let in meets the next rule, whoever is not never gets that far."""
     values = {"job_id": job_id, "name": SITE["name"], "token_id": "nothing", "contract_id": "ctr-x", "digest": "0" * 64}
-    values["refund_id"] = "rfd-x"
+    values |= {"refund_id": "rfd-x", "task": "0"}
     values |= {"organisation": "acme", "person": person, "award_id": "awd-x", "change_id": "chg-x"}
     path = re.sub(r"{(\w+)}", lambda match: values[match[1]], operation.path)
     headers = {"Idempotency-Key": f"{operation.method}{path}{token}"[:200]}
@@ -107,7 +107,8 @@ def test_every_operation_lets_in_its_roles_and_no_others(region: World) -> None:
         assert operation.roles, operation.path
         assert set(operation.roles) <= set(ROLES)
         for role, person in ROLES.items():
-            job_id = region.submit()["id"] if "job_id" in operation.path else "job-x"
+            array = {"array": "0"} if "tasks" in operation.path else {}
+            job_id = region.submit(**array)["id"] if "job_id" in operation.path else "job-x"
             answer = ask(region, operation, region.tokens[person], job_id, person)
             if role in operation.roles:
                 assert answer.status_code not in (401, 403, 500), (operation.path, role, answer.text)
@@ -207,6 +208,9 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/jobs/{job_id}"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}/log"): (200, 200, 200, 403, 404, 404),
     ("POST", "/v1/jobs/{job_id}/cancel"): (200, 200, 403, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/tasks"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/tasks/{task}"): (200, 200, 200, 200, 404, 404),
+    ("POST", "/v1/jobs/{job_id}/tasks/{task}/cancel"): (200, 200, 403, 403, 404, 404),
     ("POST", "/v1/quota/why"): (200, 200, 403, 403, 404, 404),
     ("GET", "/v1/quota"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/projects"): ANY,
@@ -278,7 +282,7 @@ def ask_well(region: World, part: str, method: str, path: str, job_id: str) -> R
     token_id = region.post(part, "/tokens", {"person": part})["id"] if "token_id" in path else ""
     digest = sha256(SNAPSHOT).hexdigest()
     route = path.removeprefix("/v1")
-    values = {"job_id": job_id, "name": "vision", "token_id": token_id, "digest": digest, "person": part}
+    values = {"job_id": job_id, "name": "vision", "token_id": token_id, "digest": digest, "person": part, "task": "0"}
     values |= {"award_id": region.award_for(route) if "award_id" in path else ""}
     values |= {"change_id": region.change_for() if "change_id" in path else ""}
     address = f"/v1{route.format(**values)}{QUERIES.get(path, '') if method == 'GET' else ''}"
@@ -301,13 +305,15 @@ def test_every_route_is_decided_for_every_part_in_a_project(parts: World) -> Non
                 parts.post("marc", "/projects/vision/members", {"person": "nemo"})
             if method == "GET" and "snapshots" in path:
                 ask_well(parts, part, "PUT", path, "")
-            job_id = parts.submit("ines")["id"] if "job_id" in path else ""
+            array = {"array": "0-1", "time_limit_s": 60} if "tasks" in path else {}
+            job_id = parts.submit("ines", **array)["id"] if "job_id" in path else ""
             answer = ask_well(parts, part, method, path, job_id)
             assert answer.status_code == status, (method, path, part, answer.text)
             if status == 403:
                 assert answer.json()["code"] == "not-allowed", (method, path, part)
             if path.endswith("/cancel"):
-                assert parts.job(job_id)["state"] == ("cancelled" if status == 200 else "held"), part
+                seen = parts.get("ines", f"/jobs/{job_id}/tasks/0") if array else parts.job(job_id)
+                assert seen["state"] == ("cancelled" if status == 200 else "held"), part
             if path.endswith("/members") and method == "POST" and status == 201:
                 parts.post("marc", "/projects/vision/members/leave", {"person": "nemo"})
 
