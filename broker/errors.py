@@ -47,6 +47,7 @@ from quotas.errors import (
     ReclaimDecided,
     ReclaimUnknown,
     RefundDecided,
+    RefundTooEarly,
     RefundTooLarge,
     SharesRefused,
 )
@@ -179,6 +180,7 @@ STATUS: dict[type[Exception], int] = {
     RateRefused: 422,
     RefundTooLarge: 422,
     RefundDecided: 409,
+    RefundTooEarly: 409,
     ApprovedAlready: 409,
     PolicyRefused: 422,
     NoBudget: 422,

@@ -19,6 +19,7 @@ from broker.dispatch import dispatch, job_name
 from broker.models import JobTask
 from broker.recheck import recheck
 from broker.reconcile import reconcile
+from quotas.holds import HoldLeft, Side, part_of
 from quotas.models import Hold, Transfer
 
 S = 2000
@@ -415,6 +416,33 @@ def test_late_news_of_one_task_is_adjusted_on_its_part(region: World, first: int
     assert region.job(job_id)["charged_credits"] == (200 + later) * S
     assert tasks(region, job_id)[1]["charged_credits"] == later * S
     assert recheck(region.desk()) == 0, "a second look finds nothing new"
+
+
+def test_a_refund_waits_until_all_tasks_are_settled(region: World) -> None:
+    job_id = started(region, "0-1")
+    fake(region).advance(100)
+    finish(region, job_id, 0)
+    region.step()
+    wanted = {"job_id": job_id, "reason": "node_failure", "evidence": "ticket 123"}
+    early = region.call("marc", "POST", "/refunds", wanted)
+    assert (early.status_code, early.json()["code"]) == (409, "refund-too-early")
+    finish(region, job_id, 1)
+    _ran(region, job_id, 1, 4000)
+    region.step()
+    over = 4000 * S - PART
+    assert region.award()["overrun_credits"] == over
+    region.post("marc", "/refunds", {**wanted, "amount_credits": over + 10 * S})
+    award = region.award()
+    assert (award["overrun_credits"], award["consumed_credits"]) == (0, (100 + 4000) * S - over - 10 * S)
+    _ran(region, job_id, 0, 90)
+    recheck(region.desk())
+    assert region.award()["overrun_credits"] == 0
+    assert region.award()["consumed_credits"] == (90 + 4000) * S - over - 10 * S
+
+
+def test_one_part_of_a_hold_that_is_older_than_contracts() -> None:
+    whole = HoldLeft("job-1", Side("awd-1", 30, 10))
+    assert part_of(whole, 3) == HoldLeft("job-1", Side("awd-1", 10, 10))
 
 
 def test_usage_records_say_which_task(region: World) -> None:

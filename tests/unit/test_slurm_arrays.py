@@ -87,6 +87,14 @@ def test_the_attempts_of_a_requeued_task_are_told_apart() -> None:
     assert [attempt.source_key for attempt in seen.attempts["5"]] == [f"c/5_0/{T}", f"c/5_1/{T}", f"c/5_1/{T + 100}"]
 
 
+def test_the_row_of_an_array_without_tasks_is_none_of_them() -> None:
+    """What 22.05 leaves where every task that waited was cancelled alone: a row with the array's bare id."""
+    seen = observed(said([], [accounting("5_0", "COMPLETED", 6), accounting("5", "CANCELLED by 47001", 0)]), 0, 1, 2)
+    assert states(seen) == {0: ["succeeded"]}
+    assert seen.absent == {"5_1", "5_2"}
+    assert not observed(said([], [accounting("5", "CANCELLED by 47001", 0)]), 0).attempts
+
+
 def test_tasks_that_nobody_asked_about_are_left_out() -> None:
     rows = [accounting(f"5_{task}", "COMPLETED", 3) for task in range(5)]
     assert states(observed(said([], rows), 2)) == {2: ["succeeded"]}
