@@ -174,5 +174,6 @@ def test_a_missing_snapshot_fails_the_job_with_a_sentence(site: SlurmSsh, accoun
 
 
 def test_the_environment_of_the_gateway_stays_there(site: SlurmSsh, account: str) -> None:
-    job, _ = run(site, spec(account, "env | grep -E '^(TZ|SLURM_TIME_FORMAT|SUDO_|SSH_|LC_ALL)'\n", gpus=0))
+    names = "TZ|SLURM_TIME_FORMAT|SLURM_BITSTR_LEN|SUDO_|SSH_|LC_ALL"
+    job, _ = run(site, spec(account, f"env | grep -E '^({names})'\n", gpus=0))
     assert log_of(site, job) == b""
