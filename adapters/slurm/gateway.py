@@ -524,7 +524,7 @@ def rows_not_written(site: Site, wait_s: float = 0) -> int:
 def observe(request: "Json", site: Site) -> "Json":
     """Return the queue's rows of the jobs asked about, and accounting's of those that are not wholly at work there.
 
-    `tasks` says of arrays how many of their tasks are asked about.
+    `tasks` says of arrays how many of their tasks are asked about; where it does not, accounting is asked too.
     """
     asked = {matched(JOB_ID, job) for job in request["ids"]}
     tasks = request.get("tasks", {})
@@ -533,7 +533,7 @@ def observe(request: "Json", site: Site) -> "Json":
     queue["out"] = "\n".join(rows)
     answer = {"queue": queue, "accounting": []}  # type: Json
     if queue["rc"] == 0:
-        working = at_work(rows)
+        working = at_work(rows, tasks)
         rest = sorted(job for job in asked if working.get(job, 0) < tasks.get(job, 1))
         answer["rows_not_written"] = rows_not_written(site) if rest else 0
         answer["accounting"] = [ask_accounting(site, "--jobs=" + ",".join(ids)) for ids in chunks(rest)]
@@ -545,13 +545,14 @@ def base(row: str) -> str:
     return row.split("|", 1)[0].split("_", 1)[0]
 
 
-def at_work(rows: "List[str]") -> "Dict[str, int]":
+def at_work(rows: "List[str]", tasks: "Dict[str, int]") -> "Dict[str, int]":
     """Return how many tasks of each job wait or run for the first time: accounting has nothing to add to these."""
     working = {}  # type: Dict[str, int]
     for row in rows:
         fields = row.split("|", 3)
         if len(fields) > 3 and fields[2] == "0" and fields[1] not in ENDED.split(","):
-            working[base(row)] = working.get(base(row), 0) + 1
+            job = base(row) if base(row) in tasks else fields[0]
+            working[job] = working.get(job, 0) + 1
     return working
 
 

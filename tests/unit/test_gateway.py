@@ -105,7 +105,7 @@ def test_each_task_of_an_array_writes_a_log_of_its_own(place: Place) -> None:
 
 @pytest.mark.parametrize(
     ("tasks", "asked"),
-    [({"7": 3}, ["6,9"]), ({"7": 4}, ["6,7,9"]), ({}, ["6,9"])],
+    [({"7": 3}, ["6,9"]), ({"7": 4}, ["6,7,9"]), ({}, ["6,7,9"])],
 )
 def test_accounting_is_asked_of_an_array_only_where_not_all_of_its_tasks_are_at_work(
     place: Place, tasks: dict[str, int], asked: list[str]
