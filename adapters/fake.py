@@ -44,6 +44,8 @@ class FakeJob:
     task: int | None = None
     at_once: int = 1
     """How many tasks of its array may run at one time."""
+    runaway: bool = False
+    """Accounting alone shows it, at work."""
 
     @property
     def name(self) -> str:
@@ -153,6 +155,18 @@ class FakeScheduler:
         with self._lock:
             self.jobs = {key: job for key, job in self.jobs.items() if name not in (job.name, job.spec.name)}
 
+    def set_limit(self, name: str, time_limit_s: int) -> None:
+        """Change a job's time limit behind the broker's back."""
+        with self._lock:
+            job = self._named(name)
+            job.spec = replace(job.spec, time_limit_s=time_limit_s)
+            self._change(job, time_limit_s=time_limit_s)
+
+    def lose_end(self, name: str) -> None:
+        """Let the queue forget a running job whose end accounting is never told: a runaway."""
+        with self._lock:
+            self._named(name).runaway = True
+
     # ── the port ──
 
     def submit(self, batch: str, specs: Sequence[JobSpec]) -> Mapping[str, Answer]:
@@ -188,6 +202,7 @@ class FakeScheduler:
                 raise Unreachable("the fake site is away")
             attempts: dict[str, tuple[Attempt, ...]] = {}
             absent: set[str] = set()
+            runaways: set[str] = set()
             by_id: dict[str, list[FakeJob]] = defaultdict(list)
             for seen in self.jobs.values():
                 by_id[seen.site_job_id].append(seen)
@@ -198,10 +213,11 @@ class FakeScheduler:
                     told = [j for j in told if not j.attempts[-1].state.ended]
                 else:
                     absent |= _absent(job, own)
+                    runaways |= {seen.site_name for seen in told if seen.runaway}
                 if told:
                     attempts[job.site_job_id] = tuple(self._with_elapsed(a) for j in told for a in j.attempts)
             warnings = ("the accounting database did not answer",) if self.faults.accounting_away else ()
-            return Observation(attempts, frozenset(absent), warnings)
+            return Observation(attempts, frozenset(absent), warnings, frozenset(runaways))
 
     def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
         """See the port."""

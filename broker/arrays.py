@@ -19,7 +19,18 @@ from adapters.arrays import task_name
 from adapters.port import Attempt, AttemptState, Observation
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
-from broker.observed import Terms, ended_attempt, outcome_values, too_much
+from broker.observed import (
+    NOBODY_KNOWS,
+    Terms,
+    ended_attempt,
+    held_s,
+    missing_text,
+    outcome_values,
+    runaway_end,
+    too_much,
+    unknown_text,
+    waited_for,
+)
 from broker.settlement import metered_tasks, owner_of
 from broker.tasks import TaskRows, counted, open_tasks, outcome, outcome_text, write_tasks
 from quotas.posting import post_all
@@ -27,7 +38,6 @@ from storage.tables import utcnow
 
 TASKS_APPLY_MAX = 500
 """Tasks per write, so that no lock is held for long."""
-NOBODY_KNOWS = "neither the queue nor the accounting database of the site knows it"
 
 
 @dataclass(slots=True)
@@ -38,6 +48,8 @@ class TaskChange:
     values: dict[str, Any]
     ended: tuple[EndedAttempt, ...] = ()
     settles: bool = False
+    drift_s: int = 0
+    """How long accounting shows it at work beyond its part of the hold, where nobody will ever tell its end."""
 
 
 @dataclass(slots=True)
@@ -55,34 +67,55 @@ class ArrayChanges:
 
 def array_changes(row: Row[Any], known: TaskRows, observation: Observation, terms: Terms) -> ArrayChanges:
     """Compare an array's tasks with what was seen of them; nothing is concluded from silence. Pure."""
-    owner = owner_of(row, terms.rules[row.charging_rule_id])
     attempts = _by_task(observation.attempts.get(row.site_job_id, ()))
     gone = row.site_job_id in observation.absent
     changes = ArrayChanges(row)
     for task in sorted(open_tasks(row, known)):
+        seen, of_task, name = known.get(task), attempts.get(task, []), task_name(row.site_job_id, task)
         change = None
-        if task in attempts:
-            change = _task_change(row, known.get(task), attempts[task], owner, terms)
-        elif gone or task_name(row.site_job_id, task) in observation.absent:
-            change = _gone(task, known.get(task), gone=gone)
+        try:
+            if gone or name in observation.absent or name in observation.runaways:
+                change = _not_shown(row, task, seen, of_task, terms, gone=gone)
+            elif of_task:
+                change = _shown(row, task, seen, of_task, terms)
+        except Unmeterable as error:
+            change = _noted(task, seen, str(error))
         if change is not None:
             changes.tasks.append(change)
     changes.reason = _why_it_waits(row, attempts)
     return changes
 
 
-def _gone(task: int, seen: Any, *, gone: bool) -> TaskChange:
-    """End a task that nobody knows any more; one that waited in an array which is known was taken out of it.
+def _not_shown(
+    row: Row[Any], task: int, seen: Any, attempts: Sequence[Attempt], terms: Terms, *, gone: bool
+) -> TaskChange | None:
+    """Give up a task that the queue does not show, and accounting does not either or for ever at work.
 
-    Slurm 22.05 keeps no record of a task that was cancelled before it began, neither in the queue nor in accounting.
+    One that never ran, of an array that is known, was taken out of it: Slurm 22.05 keeps no record of a task that was
+    cancelled before it began, neither in the queue nor in accounting. Where the broker itself had asked for that, its
+    absence is the answer; else it is waited for, as for a job.
+
+    Raises:
+        Unmeterable: the source does not tell what was allocated.
     """
-    waited = not gone and (seen is None or seen.started_at is None)
-    if waited:
-        cause = seen.cancel_cause if seen is not None else None
-        state, reason = JobState.CANCELLED, cause or "the site took it out of the array before it began"
+    ran = any(_has_run(attempt) for attempt in attempts) or (seen is not None and seen.started_at is not None)
+    was_asked = row.cancel_sent_at is not None or (seen is not None and seen.cancel_sent_at is not None)
+    since = seen.missing_since if seen is not None else None
+    until = waited_for(since, terms)
+    if until is not None and (gone or ran or not was_asked):
+        return None if since is not None else _noted(task, seen, missing_text(until), missing_since=terms.now)
+    change = TaskChange(task, {"ended_at": utcnow()}, settles=True)
+    if attempts and ran:
+        end = runaway_end(attempts, owner_of(row, terms.rules[row.charging_rule_id]), held_s(row))
+        change.ended, change.drift_s = end.ended, end.drift_s
+        change.values |= {"state": JobState.LOST.value, "reason": end.cause}
+    elif gone or ran:
+        change.values |= {"state": JobState.LOST.value, "reason": NOBODY_KNOWS}
     else:
-        state, reason = JobState.LOST, NOBODY_KNOWS
-    return TaskChange(task, {"state": state.value, "reason": reason, "ended_at": utcnow()}, settles=True)
+        cause = seen.cancel_cause if seen is not None else None
+        reason = cause or "the site took it out of the array before it began"
+        change.values |= {"state": JobState.CANCELLED.value, "reason": reason}
+    return change
 
 
 def _by_task(attempts: Sequence[Attempt]) -> dict[int, list[Attempt]]:
@@ -102,29 +135,44 @@ def _why_it_waits(row: Row[Any], attempts: Mapping[int, Sequence[Attempt]]) -> s
     return reason[:1000] if reason else None
 
 
-def _task_change(
-    row: Row[Any], seen: Any, attempts: Sequence[Attempt], owner: Owner, terms: Terms
-) -> TaskChange | None:
-    """Compare one task; `seen` is its row, None as long as it waits."""
-    newest, task = attempts[-1], attempts[-1].task or 0
+def _shown(row: Row[Any], task: int, seen: Any, attempts: Sequence[Attempt], terms: Terms) -> TaskChange | None:
+    """Compare one task; `seen` is its row, None as long as it waits.
+
+    Raises:
+        Unmeterable: the source does not tell what was allocated.
+    """
+    newest = attempts[-1]
     if newest.state is AttemptState.QUEUED and seen is None:
         return None
-    if newest.state is AttemptState.UNKNOWN:
-        return _noted(task, seen, f"the site reports a state that nobody knows: {newest.native_state}")
     change = TaskChange(task, {})
+    if seen is not None and seen.missing_since is not None:
+        change.values |= {"missing_since": None, **outcome_values(newest)}
+    if newest.state is AttemptState.UNKNOWN:
+        return _noted(task, seen, unknown_text(newest), **change.values)
+    owner = owner_of(row, terms.rules[row.charging_rule_id])
     if newest.state.ended:
-        try:
-            change.ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
-        except Unmeterable as error:
-            return _noted(task, seen, str(error))
+        change.ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
         change.settles = True
-    elif (cause := too_much(row, newest, owner, terms.gpu_types)) and not _is_to_end(seen):
+    elif (cause := _too_much(row, newest, owner, terms)) and not _is_to_end(seen):
         change.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause[:300]}
     if _has_run(newest) and (seen is None or seen.started_at is None):
         change.values["started_at"] = newest.started_at
     if seen is None or seen.state != newest.state.value:
         change.values |= {"state": newest.state.value, **outcome_values(newest)}
     return change if change.values or change.settles else None
+
+
+def _too_much(row: Row[Any], newest: Attempt, owner: Owner, terms: Terms) -> str | None:
+    """Say what a task got beyond its part of the hold.
+
+    A raised time limit ends a task of an array, where it makes a job's hold grow (broker.top_ups): the parts of the
+    one hold are equal, and a task that got more than its part would take that of the others.
+    """
+    cause = too_much(row, newest, owner, terms.gpu_types)
+    if cause is None and newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
+        raised, held = newest.time_limit_s // 60, row.time_limit_s // 60
+        cause = f"its time limit was raised to {raised} min where {held} are held for each task"
+    return cause
 
 
 def _has_run(newest: Attempt) -> bool:
@@ -137,10 +185,10 @@ def _is_to_end(seen: Any) -> bool:
     return seen is not None and seen.cancel_requested_at is not None
 
 
-def _noted(task: int, seen: Any, reason: str) -> TaskChange | None:
+def _noted(task: int, seen: Any, reason: str, **values: Any) -> TaskChange | None:
     """Keep a task open and say why."""
-    reason = reason[:1000]
-    return None if seen is not None and seen.reason == reason else TaskChange(task, {"reason": reason})
+    values["reason"] = reason[:1000]
+    return None if seen is not None and seen.reason == values["reason"] else TaskChange(task, values)
 
 
 def apply_array(session: Session, known: TaskRows, changes: ArrayChanges, now: datetime) -> None:

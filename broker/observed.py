@@ -1,23 +1,40 @@
 """What is made of an attempt that a site reports: what accounting needs of its end, and whether it got too much."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row
 
 from accounting.errors import Unmeterable
 from accounting.meter import EndedAttempt, Owner, allocated_rate
-from adapters.port import Attempt, AttemptState
+from adapters.port import UNLIMITED_S, Attempt, AttemptState
 from quotas.charging import Rule
+
+NOBODY_KNOWS = "neither the queue nor the accounting database of the site knows it"
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the jobs of a site are held to: the site's names of GPU classes, and the rules of their holds by id."""
+    """What the jobs of a site are held to."""
 
     gpu_types: Mapping[str, str]
+    """The site's names of GPU classes."""
     rules: Mapping[str | None, Rule]
+    """The rules of their holds, by id."""
+    now: datetime
+    lost_after_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunawayEnd:
+    """How a run is ended that accounting shows at work, and whose end nobody will ever tell."""
+
+    ended: tuple[EndedAttempt, ...]
+    drift_s: int
+    """How long it is shown at work beyond what its hold pays for."""
+    cause: str
 
 
 def ended_attempt(attempt: Attempt, owner: Owner) -> EndedAttempt:
@@ -58,9 +75,52 @@ def too_much(row: Row[Any], newest: Attempt, owner: Owner, gpu_types: Mapping[st
         )
     if any(name != expected for name in newest.gpu_types):
         return f"the site allocated {', '.join(sorted(newest.gpu_types))} where {expected} is held"
-    if newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
-        return f"its time limit was raised to {newest.time_limit_s // 60} min where {row.time_limit_s // 60} are held"
+    if newest.time_limit_s == UNLIMITED_S:
+        return f"its time limit was taken away where {row.time_limit_s // 60} min are held"
     return None
+
+
+def held_s(row: Row[Any]) -> int:
+    """Return for how many seconds the hold of a job, or that of each task of an array, pays."""
+    seconds: int = row.held_credits // row.tasks // row.rate_credits_per_s
+    return seconds
+
+
+def waited_for(missing_since: datetime | None, terms: Terms) -> datetime | None:
+    """Return until when is waited for what a site does not show as it should; None where that is over."""
+    until = (missing_since or terms.now) + timedelta(seconds=terms.lost_after_s)
+    return until if terms.now < until else None
+
+
+def missing_text(until: datetime) -> str:
+    """Word that a job, or a task, is waited for."""
+    return f"the site no longer shows it; the broker waits until {until:%H:%M:%S} UTC for it"
+
+
+def unknown_text(newest: Attempt) -> str:
+    """Word that an attempt is in a state that is kept open."""
+    return f"the site reports a state that nobody knows: {newest.native_state}"
+
+
+def runaway_end(attempts: Sequence[Attempt], owner: Owner, held_s: int) -> RunawayEnd:
+    """End a runaway where its hold ends, at most: a run without an end would be charged for ever (docs/rules.md).
+
+    What runs before it used of the hold is used up.
+
+    Raises:
+        Unmeterable: the source does not tell what was allocated.
+    """
+    newest = attempts[-1]
+    before = tuple(ended_attempt(attempt, owner) for attempt in attempts[:-1] if attempt.state.ended)
+    covered_s = min(newest.elapsed_s, max(0, held_s - sum(attempt.elapsed_s for attempt in before)))
+    drift_s = newest.elapsed_s - covered_s
+    ended = before
+    if newest.started_at is not None:
+        ended_at = newest.started_at + timedelta(seconds=covered_s)
+        ended = (*before, replace(ended_attempt(newest, owner), elapsed_s=covered_s, ended_at=ended_at))
+    cause = f"accounting shows it at work, the queue does not know it: a runaway, charged for {covered_s} s"
+    rest = f"; {drift_s} s beyond its hold are drift, charged to nobody" if drift_s else ""
+    return RunawayEnd(ended, drift_s, cause + rest)
 
 
 def _rate_now(newest: Attempt, owner: Owner) -> int:

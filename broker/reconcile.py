@@ -15,14 +15,29 @@ from sqlmodel import Session
 
 from accounting.errors import Unmeterable
 from accounting.meter import EndedAttempt, Owner
+from adapters.arrays import task_name
 from adapters.port import Attempt, AttemptState, Known, Observation
 from broker.arrays import TASKS_APPLY_MAX, apply_array, array_changes
 from broker.dispatch import Desk, job_name
 from broker.lifecycle import ENDED, JobState
 from broker.moves import Move, apply_moves, change_jobs, jobs
-from broker.observed import Terms, end_text, ended_attempt, outcome_values, too_much, where_text
+from broker.observed import (
+    NOBODY_KNOWS,
+    Terms,
+    end_text,
+    ended_attempt,
+    held_s,
+    missing_text,
+    outcome_values,
+    runaway_end,
+    too_much,
+    unknown_text,
+    waited_for,
+    where_text,
+)
 from broker.settlement import charge, owner_of, settle_jobs
 from broker.tasks import TaskRows, open_tasks, rows_of_tasks
+from broker.top_ups import top_up_job
 from quotas.charging import rules_by_id
 from storage.tables import utcnow
 
@@ -33,7 +48,8 @@ _WATCHED = (
     jobs.c.id, jobs.c.state, jobs.c.reason, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.gpus,
     jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at, jobs.c.award_id,
     jobs.c.project_id, jobs.c.programme_id, jobs.c.site_id, jobs.c.weight_thousandths, jobs.c.exclusive,
-    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s, jobs.c.array_words, jobs.c.tasks,
+    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s, jobs.c.held_credits, jobs.c.missing_since,
+    jobs.c.array_words, jobs.c.tasks, jobs.c.cancel_sent_at,
 )  # fmt: skip
 log = structlog.get_logger()
 
@@ -47,9 +63,13 @@ class Changes:
     values: dict[str, Any] = field(default_factory=dict)
     ended: tuple[EndedAttempt, ...] = ()
     settles: bool = False
+    time_limit_s: int | None = None
+    """What its site raised its time limit to: the hold must grow, or the job must end."""
+    drift_s: int = 0
+    """How long accounting shows it at work beyond what its hold pays for, where nobody will ever tell its end."""
 
     def __bool__(self) -> bool:
-        return bool(self.moves or self.values or self.ended or self.settles)
+        return bool(self.moves or self.values or self.ended or self.settles or self.time_limit_s)
 
 
 def reconcile(desk: Desk) -> int:
@@ -94,6 +114,9 @@ def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
         terms = _terms(session, desk, rows)
         decided = [changes_of(row, observation, terms) for row in rows]
         apply_changes(session, [changes for changes in decided if changes], now)
+    for changes in decided:
+        if changes.drift_s:
+            log.warning("drift", site=desk.settings.name, job=changes.row.id, uncharged_s=changes.drift_s)
 
 
 def _apply_array(desk: Desk, job_id: str, observation: Observation) -> bool:
@@ -110,6 +133,10 @@ def _apply_array(desk: Desk, job_id: str, observation: Observation) -> bool:
         del changes.tasks[TASKS_APPLY_MAX:]
         if changes:
             apply_array(session, known, changes, now)
+    for change in changes.tasks:
+        if change.drift_s:
+            name = task_name(job_id, change.task)
+            log.warning("drift", site=desk.settings.name, job=name, uncharged_s=change.drift_s)
     return more
 
 
@@ -117,10 +144,21 @@ def apply_changes(session: Session, decided: Sequence[Changes], now: datetime) -
     """Write moves, then charges, then settlements; all of one write."""
     _apply_in_steps(session, [changes.moves for changes in decided], now)
     change_jobs(session, [(changes.row.id, changes.values) for changes in decided if changes.values])
+    for changes in decided:
+        if changes.time_limit_s is not None and changes.row.cancel_requested_at is None:
+            _top_up(session, changes.row, changes.time_limit_s, now)
     charge(session, {changes.row.id: (changes.row, changes.ended) for changes in decided if changes.ended}, now)
     settled = [changes.row for changes in decided if changes.settles]
     if settled:
         settle_jobs(session, settled, now)
+
+
+def _top_up(session: Session, row: Row[Any], time_limit_s: int, now: datetime) -> None:
+    refusal = top_up_job(session, row, time_limit_s, now)
+    if refusal is not None:
+        cause = f"its time limit was raised to {time_limit_s // 60} min where {row.time_limit_s // 60} are held: "
+        cause = (cause + refusal.detail)[:300]
+        change_jobs(session, [(row.id, {"cancel_requested_at": now, "cancel_cause": cause})])
 
 
 def _apply_in_steps(session: Session, moves: Sequence[Sequence[Move]], now: datetime) -> None:
@@ -130,49 +168,67 @@ def _apply_in_steps(session: Session, moves: Sequence[Sequence[Move]], now: date
 
 
 def _terms(session: Session, desk: Desk, rows: Sequence[Row[Any]]) -> Terms:
-    return Terms(desk.settings.gpu_types, rules_by_id(session.connection(), {row.charging_rule_id for row in rows}))
+    rules = rules_by_id(session.connection(), {row.charging_rule_id for row in rows})
+    return Terms(desk.settings.gpu_types, rules, utcnow(), desk.services.settings.lost_after_s)
 
 
 def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes:
     """Compare a job's row with what was seen of it. Pure."""
     changes = Changes(row)
-    if row.site_job_id in observation.absent:
-        _lose(changes)
-        return changes
     attempts = observation.attempts.get(row.site_job_id, ())
+    if row.site_job_id in observation.absent:
+        if _is_given_up(changes, terms):
+            _lose(changes, NOBODY_KNOWS)
+        return changes
     if not attempts:
         return changes  # the site could not say: nothing is concluded from silence
     try:
-        owner = owner_of(row, terms.rules[row.charging_rule_id])
-        changes.ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
+        if row.site_job_id in observation.runaways:
+            return _run_away(changes, attempts, terms)
+        return _shown(changes, attempts, terms)
     except Unmeterable as error:
         return _with_reason(Changes(row), str(error))
-    newest = attempts[-1]
+
+
+def _shown(changes: Changes, attempts: Sequence[Attempt], terms: Terms) -> Changes:
+    row, newest = changes.row, attempts[-1]
+    owner = owner_of(row, terms.rules[row.charging_rule_id])
+    ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
+    if row.missing_since is not None:
+        changes.values["missing_since"] = None
     if newest.state is AttemptState.UNKNOWN:
-        changes.ended = ()
-        return _with_reason(changes, f"the site reports a state that nobody knows: {newest.native_state}")
+        return _with_reason(changes, unknown_text(newest))
     _follow(changes, newest)
     if newest.state.ended:
-        changes.settles = True
+        changes.ended, changes.settles = ended, True  # each is charged with the last one, in one settlement
     else:
-        changes.ended = ()  # charged with the last attempt, in one settlement
         _watch_size(changes, newest, owner, terms.gpu_types)
     return changes
 
 
-def _lose(changes: Changes) -> None:
-    cause = "neither the queue nor the accounting database of the site knows it"
+def _is_given_up(changes: Changes, terms: Terms) -> bool:
+    """Say whether a job that its site does not show has been missing for long enough; note since when it is."""
+    until = waited_for(changes.row.missing_since, terms)
+    if until is not None and changes.row.missing_since is None:
+        changes.values["missing_since"] = terms.now
+        _with_reason(changes, missing_text(until))
+    return until is None
+
+
+def _lose(changes: Changes, cause: str) -> None:
     if JobState(changes.row.state) not in ENDED:
-        changes.moves.append(
-            Move(
-                changes.row.id,
-                JobState(changes.row.state),
-                JobState.LOST,
-                cause,
-                {"reason": cause, "ended_at": utcnow()},
-            )
-        )
+        values = {"reason": cause[:1000], "ended_at": utcnow()}
+        changes.moves.append(Move(changes.row.id, JobState(changes.row.state), JobState.LOST, cause, values))
     changes.settles = True
+
+
+def _run_away(changes: Changes, attempts: Sequence[Attempt], terms: Terms) -> Changes:
+    if _is_given_up(changes, terms):
+        row = changes.row
+        end = runaway_end(attempts, owner_of(row, terms.rules[row.charging_rule_id]), held_s(row))
+        changes.ended, changes.drift_s = end.ended, end.drift_s
+        _lose(changes, end.cause)
+    return changes
 
 
 def _follow(changes: Changes, newest: Attempt) -> None:
@@ -197,8 +253,11 @@ def _cause(newest: Attempt) -> str:
 
 def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str]) -> None:
     """Ask for the end of a job that got more than its hold pays for."""
-    cause = too_much(changes.row, newest, owner, gpu_types)
-    if cause is not None and changes.row.cancel_requested_at is None:
+    row = changes.row
+    cause = too_much(row, newest, owner, gpu_types)
+    if cause is None and newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
+        changes.time_limit_s = newest.time_limit_s
+    if cause is not None and row.cancel_requested_at is None:
         changes.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause}
 
 

@@ -19,7 +19,7 @@ from quotas.ledger import Posting
 from quotas.models import Hold
 from quotas.posting import post_all
 
-_holds: Table = Hold.__table__  # type: ignore[attr-defined]
+holds: Table = Hold.__table__  # type: ignore[attr-defined]
 
 
 def end_unsent(session: Session, rows: Sequence[Row[Any]], state: JobState, cause: str, now: datetime) -> None:
@@ -73,7 +73,7 @@ def metered_tasks(
     """
     if not ended:
         return {}, []
-    hold = session.execute(select_columns(*_holds.c).where(_holds.c.id == row.id)).one()
+    hold = session.execute(select_columns(*holds.c).where(holds.c.id == row.id)).one()
     rates, rules = Rates(session.connection()), rules_by_id(session.connection(), [row.charging_rule_id])
     owner = owner_of(row, rules[row.charging_rule_id])
     charges: dict[int, int] = {}
@@ -98,7 +98,7 @@ def settle_jobs(session: Session, rows: Sequence[Row[Any]], now: datetime) -> No
 
 def holds_left(session: Session, job_ids: Sequence[str]) -> dict[str, HoldLeft]:
     """Return what is left of each job's hold, by job id."""
-    return {hold.id: _left(hold) for hold in session.execute(select_columns(*_holds.c).where(_holds.c.id.in_(job_ids)))}
+    return {hold.id: _left(hold) for hold in session.execute(select_columns(*holds.c).where(holds.c.id.in_(job_ids)))}
 
 
 def _whole(hold: Row[Any]) -> HoldLeft:

@@ -12,6 +12,7 @@ from adapters.slurm.commands import CLOCK_SKEW_S, Reply, fields
 from adapters.slurm.rows import Row, accounting_rows, queue_rows
 
 Json = dict[str, Any]
+_AT_WORK = (AttemptState.QUEUED, AttemptState.RUNNING)
 
 
 class Observe:
@@ -19,7 +20,8 @@ class Observe:
 
     A job that the queue shows at work is as the queue says. The end of one is told by accounting alone, since
     the charge comes from there: until accounting has it, nothing was learnt. Absent is a job that neither
-    knows, when both answered and the controller has nothing left to tell accounting.
+    knows, when both answered and the controller has nothing left to tell accounting. A runaway is one that accounting
+    alone shows, and at work.
     """
 
     def __init__(self, known: Sequence[Known], cluster: str) -> None:
@@ -46,6 +48,7 @@ class Observe:
         complete = complete and not self._odd  # a row that cannot be read may be that of a job which is looked for
         attempts: dict[str, tuple[Attempt, ...]] = {}
         absent: set[str] = set()
+        runaways: set[str] = set()
         for job in self._known:
             rows = queue.get(job.site_job_id, ()), accounting.get(job.site_job_id, ())
             is_array = job.tasks is not None or any(row.task is not None for row in chain(*rows))
@@ -54,7 +57,8 @@ class Observe:
                 attempts[job.site_job_id] = seen
             if complete:
                 absent |= _absent(job, *rows)
-        return Observation(attempts, frozenset(absent), tuple(self._warnings))
+                runaways |= _runaways(job, rows[0], seen)
+        return Observation(attempts, frozenset(absent), tuple(self._warnings), frozenset(runaways))
 
     def _tasks(self, job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> tuple[Attempt, ...]:
         """Look at each task of an array by itself, and only at those that somebody asked about."""
@@ -142,6 +146,14 @@ def _absent(job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> set[
         return set()
     known = {row.task for row in chain(queue, accounting)}
     return {task_name(job.site_job_id, task) for task in job.tasks if task not in known}
+
+
+def _runaways(job: Known, queue: Sequence[Row], seen: Sequence[Attempt]) -> set[str]:
+    """Return what accounting shows at work and the queue does not know: the job, or some tasks of an array."""
+    in_queue = {row.task for row in queue}
+    newest = {attempt.task: attempt for attempt in seen}
+    at_work = (task for task, attempt in newest.items() if attempt.state in _AT_WORK)
+    return {task_name(job.site_job_id, task) for task in at_work if task not in in_queue}
 
 
 def _is_half_told(row: Row) -> bool:

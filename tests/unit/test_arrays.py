@@ -19,8 +19,10 @@ from broker.dispatch import dispatch, job_name
 from broker.models import JobTask
 from broker.recheck import recheck
 from broker.reconcile import reconcile
+from broker.tasks import job_tasks
 from quotas.holds import HoldLeft, Side, part_of
 from quotas.models import Hold, Transfer
+from storage.tables import utcnow
 
 S = 2000
 """Credits of a second of one a100-80."""
@@ -315,10 +317,26 @@ def test_a_cut_array_is_adopted_and_nothing_sent_twice(region: World, taken: int
     assert sorted(job.name for job in fake(region).jobs.values()) == [task(job_id, number) for number in range(4)]
 
 
+def missing_for(region: World, job_id: str, seconds: int) -> None:
+    """Say that an array's missing tasks have been missing for so long."""
+    with region.services.database.write() as session:
+        ours = (job_tasks.c.job_id == job_id) & job_tasks.c.missing_since.is_not(None)
+        since = utcnow() - timedelta(seconds=seconds)
+        session.connection().execute(job_tasks.update().where(ours).values(missing_since=since))
+
+
 def test_a_task_that_vanished_while_it_ran_is_lost_and_one_that_waited_was_taken_out(region: World) -> None:
     job_id = started(region, "0-3%2")
     fake(region).forget(task(job_id, 0))
     fake(region).forget(task(job_id, 3))
+    region.step()
+    seen = tasks(region, job_id)
+    assert (seen[0]["state"], seen[3]["state"]) == ("running", "queued"), "one look is not enough"
+    assert "the site no longer shows it" in seen[0]["reason"]
+    missing_for(region, job_id, 298)
+    region.step()
+    assert tasks(region, job_id)[0]["state"] == "running"
+    missing_for(region, job_id, 300)
     region.step()
     seen = tasks(region, job_id)
     assert (seen[0]["state"], seen[3]["state"]) == ("lost", "cancelled")
@@ -326,13 +344,67 @@ def test_a_task_that_vanished_while_it_ran_is_lost_and_one_that_waited_was_taken
     assert region.award()["held_credits"] == 2 * PART
 
 
+def test_a_task_that_comes_back_is_not_missing_any_more(region: World) -> None:
+    job_id = started(region)
+    site = fake(region)
+    key = next(key for key, job in site.jobs.items() if job.task == 1)
+    hidden = site.jobs.pop(key)
+    region.step()
+    missing_for(region, job_id, 1000)
+    site.jobs[key] = hidden
+    region.step()
+    assert tasks(region, job_id)[1]["reason"] is None
+    del site.jobs[key]
+    region.step()
+    assert tasks(region, job_id)[1]["state"] == "running", "it is missing since now, not since then"
+
+
 def test_an_array_that_nobody_knows_is_lost(region: World) -> None:
     job_id = started(region, "0-3%2")
     fake(region).forget(job_name(job_id))
     region.step()
+    assert region.job(job_id)["settled_at"] is None
+    missing_for(region, job_id, 300)
+    region.step()
     done = region.job(job_id)
     assert (done["state"], done["charged_credits"]) == ("lost", 0)
     assert region.award()["available_credits"] == 100 * HOUR
+
+
+@pytest.mark.parametrize(("ran_s", "covered_s"), [(600, 600), (90_000, 3660)])
+def test_a_task_that_ran_away_is_charged_to_its_part_and_to_no_other(region: World, ran_s: int, covered_s: int) -> None:
+    job_id = started(region)
+    site = fake(region)
+    site.lose_end(task(job_id, 1))
+    for job in site.jobs.values():
+        job.spec = replace(job.spec, time_limit_s=10**6)
+    finish(region, job_id, 0)
+    site.advance(ran_s)
+    region.step()
+    assert tasks(region, job_id)[1]["state"] == "running"
+    missing_for(region, job_id, 300)
+    region.step()
+    seen = tasks(region, job_id)[1]
+    assert (seen["state"], seen["charged_credits"]) == ("lost", covered_s * S)
+    assert ("drift" in seen["reason"]) == (ran_s > covered_s)
+    assert region.award()["overrun_credits"] == 0
+    for number in (2, 3):
+        finish(region, job_id, number)
+    region.step()
+    assert region.job(job_id)["settled_at"] is not None
+
+
+def test_a_task_whose_limit_was_raised_is_ended_and_no_hold_grows(region: World) -> None:
+    job_id = started(region)
+    held = region.award()["held_credits"]
+    fake(region).set_limit(task(job_id, 1), 7200)
+    region.step()
+    assert region.award()["held_credits"] == held
+    fake(region).advance(1)
+    region.step()
+    region.step()
+    seen = tasks(region, job_id)
+    assert (seen[1]["state"], seen[0]["state"]) == ("cancelled", "running")
 
 
 def test_accounting_that_is_away_is_no_end_of_a_task(region: World) -> None:

@@ -73,6 +73,7 @@ def _make_job_task() -> None:
         sa.Column("cancel_requested_at", UtcTime(), nullable=True),
         sa.Column("cancel_cause", sa.String(length=300), nullable=True),
         sa.Column("cancel_sent_at", UtcTime(), nullable=True),
+        sa.Column("missing_since", UtcTime(), nullable=True),
         sa.CheckConstraint(_among(STATES), name=op.f("ck_job_task_state_known")),
         sa.CheckConstraint(f"settled_at IS NULL OR {_among(ENDED)}", name=op.f("ck_job_task_settled_only_when_ended")),
         sa.CheckConstraint(

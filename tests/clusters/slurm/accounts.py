@@ -7,6 +7,7 @@ ones in its mount namespace only: the machine never learns of these accounts.
 import os
 import pwd
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ GROUP = "idf-projects"
 PROJECTS = ("idf001", "idf002", "idf003")
 FIRST_UID = 47000
 GROUP_GID = 47999
+PYTHON = os.environ.get("IDF_TEST_PYSLURM", sys.executable)
+"""The Python whose pyslurm is tried."""
 ACCOUNT_FILES = ("passwd", "group", "shadow", "gshadow", "sudoers")
 
 
@@ -92,4 +95,5 @@ Defaults env_reset, secure_path="/usr/bin:/bin", !use_pty, !requiretty, !syslog
 Defaults lecture=never, !mail_badpass, !mail_no_user, !pam_session
 root ALL=(ALL:ALL) ALL
 {LOGIN} ALL=(%{GROUP}) NOPASSWD: {INSIDE}/site/idf-gateway account
+{LOGIN} ALL=(%{GROUP}) NOPASSWD: {PYTHON} -I {INSIDE}/site/idf-pyslurm account
 """

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from clusters.slurm import accounts
+from clusters.slurm import accounts, daemons
 from clusters.slurm.configuration import Configuration
 from clusters.slurm.layout import ClusterError, Layout
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GATEWAY = REPOSITORY / "adapters" / "slurm" / "gateway.py"
+PYSLURM_CHILD = GATEWAY.with_name("pyslurm_child.py")
 STAND_IN = """\
 #!/bin/sh
 # Stands in for adapters/slurm/gateway.py where that is missing: says whom it runs as, here and behind sudo.
@@ -33,6 +34,8 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())
     layout.write("etc/gres.conf", configuration.gres_conf())
+    if daemons.SLURM:  # built without control groups, and older releases do not know this word
+        layout.write("etc/cgroup.conf", "CgroupPlugin=disabled\n")
     layout.write("etc/slurmdbd.conf", configuration.slurmdbd_conf(), 0o600)
     layout.write("etc/associations.cfg", configuration.associations(projects))
     layout.write("etc/database.sql", configuration.database_sql(), 0o600)
@@ -71,11 +74,12 @@ def _install_gateway(layout: Layout, isolation: str, projects: tuple[str, ...]) 
         layout.write("site/idf-gateway", STAND_IN.format(account=projects[0], gateway=inside), 0o755)
     else:
         layout.write("site/idf-gateway", "#!/bin/sh\nid -un\n", 0o755)
+    layout.write("site/idf-pyslurm", PYSLURM_CHILD.read_text(), 0o755)
     settings = {
         "isolation": isolation,
         "python": "/usr/bin/python3",
         "slurm_conf": str(layout.root / "etc/slurm.conf"),
-        "path": "/usr/bin:/bin",
+        "path": (f"{daemons.SLURM}/bin:" if daemons.SLURM else "") + "/usr/bin:/bin",
         "accounts": list(projects),
     }
     if isolation == "shared":  # everything lies in the cluster's folder, nothing in the home of whoever started it
