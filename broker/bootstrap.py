@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.port import Scheduler
 from broker.letters import LogPostman, Postman
@@ -11,6 +12,9 @@ from broker.schemas import SiteIn
 from broker.settings import Settings
 from quotas.writer import LedgerWriter
 from storage.database import Database
+
+if TYPE_CHECKING:
+    from adapters.slurm import SlurmSettings
 
 
 class Bell:
@@ -82,7 +86,7 @@ class Services:
 def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] | None = None) -> Services:
     """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
     database = Database(settings.full_database_url())
-    make = make_scheduler or _slurm_over_ssh
+    make = make_scheduler or _slurm
     return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell(), postman_of(settings))
 
 
@@ -95,8 +99,19 @@ def postman_of(settings: Settings) -> Postman:
     return SmtpPostman(settings)
 
 
-def _slurm_over_ssh(site: SiteIn) -> Scheduler:
-    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
+def _slurm(site: SiteIn) -> Scheduler:
+    from adapters.slurm import PyslurmSettings, RestSettings, SlurmPyslurm, SlurmRest, SlurmSsh
+
+    if site.transport == "pyslurm" and site.pyslurm_command is not None:
+        return SlurmPyslurm(PyslurmSettings(cluster=site.cluster, command=tuple(site.pyslurm_command)))
+    settings = _slurm_settings(site)
+    if site.transport == "rest" and site.rest_url is not None:
+        return SlurmRest(settings, RestSettings(site.rest_url, Path(site.rest_ca_file) if site.rest_ca_file else None))
+    return SlurmSsh(settings)
+
+
+def _slurm_settings(site: SiteIn) -> "SlurmSettings":
+    from adapters.slurm import SlurmSettings, SshSettings
 
     ssh = SshSettings(
         host=site.host,
@@ -105,4 +120,4 @@ def _slurm_over_ssh(site: SiteIn) -> Scheduler:
         identity_file=Path(site.identity_file),
         known_host=site.host_key,
     )
-    return SlurmSsh(SlurmSettings(cluster=site.cluster, ssh=ssh))
+    return SlurmSettings(cluster=site.cluster, ssh=ssh)

@@ -13,6 +13,8 @@ from adapters.slurm.rows import Row, accounting_rows, queue_rows
 
 Json = dict[str, Any]
 _AT_WORK = (AttemptState.QUEUED, AttemptState.RUNNING)
+Rows = tuple[Sequence[Row], Sequence[str]]
+"""What a source told, and what of it could not be read."""
 
 
 class Observe:
@@ -29,7 +31,6 @@ class Observe:
         tasks = {job.site_job_id: len(job.tasks) for job in known if job.tasks is not None}
         self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known], "tasks": tasks}
         self._warnings: list[str] = []
-        self._odd = False
 
     def read(self, reply: Reply) -> Observation:
         """Return how the jobs stand.
@@ -42,10 +43,22 @@ class Observe:
             raise reply.broken()
         if site["queue"]["rc"] != 0:
             raise Unreachable(f"the queue did not answer: {str(site['queue']['err']).strip()[:300]}")
-        queue = self._by_job(queue_rows(site["queue"]["out"], fields(site, "queue")))
-        accounting = self._by_job(self._accounting(site))
+        queue = queue_rows(site["queue"]["out"], fields(site, "queue"))
+        accounting = self._accounting(site)
         complete = all(part["rc"] == 0 for part in site["accounting"]) and site.get("rows_not_written") == 0
-        complete = complete and not self._odd  # a row that cannot be read may be that of a job which is looked for
+        return self.decide(queue, accounting, complete=complete)
+
+    def decide(
+        self, in_queue: Rows, in_accounting: Rows, *, complete: bool, warnings: Iterable[str] = ()
+    ) -> Observation:
+        """Return how the jobs stand, from each source's rows and those that could not be read.
+
+        `complete` says that accounting answered and the controller has nothing left to tell it. A row that
+        cannot be read may be that of any job: beside one, none is absent.
+        """
+        self._warnings += warnings
+        complete = complete and not in_queue[1] and not in_accounting[1]
+        queue, accounting = self._by_job(in_queue), self._by_job(in_accounting)
         attempts: dict[str, tuple[Attempt, ...]] = {}
         absent: set[str] = set()
         runaways: set[str] = set()
@@ -82,9 +95,8 @@ class Observe:
             odd += strange
         return rows, odd
 
-    def _by_job(self, read: tuple[Iterable[Row], Iterable[str]]) -> Mapping[str, list[Row]]:
-        rows, odd = read[0], list(read[1])
-        self._odd = self._odd or bool(odd)
+    def _by_job(self, read: Rows) -> Mapping[str, list[Row]]:
+        rows, odd = read
         self._warnings += [f"a row that cannot be read: {line[:300]}" for line in odd]
         by_job: dict[str, list[Row]] = defaultdict(list)
         for row in rows:

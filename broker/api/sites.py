@@ -24,7 +24,8 @@ SHOWN = set(SiteIn.model_fields) & set(SiteOut.model_fields)
 @router.post("/sites", status_code=201, response_model=SiteOut, openapi_extra=allow("operator"))
 def enrol_site(body: SiteIn, at: At) -> Response:
     """Enrol a site: it is looked at first, and takes no job while a problem stands."""
-    check_address(body.host, allow_loopback=at.services.settings.allow_loopback_sites)
+    for host in filter(None, (body.host, body.rest_host)):
+        check_address(host, allow_loopback=at.services.settings.allow_loopback_sites)
     site_id = new_id("sit")
     seen = look(at.services, site_id, body)
 

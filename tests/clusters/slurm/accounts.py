@@ -45,7 +45,7 @@ def of_cluster() -> tuple[Account, ...]:
     return tuple(Account(name, FIRST_UID + number, INSIDE / "home" / name) for number, name in enumerate(names))
 
 
-def write_files(layout: Layout) -> None:
+def write_files(layout: Layout, slurm_user: str) -> None:
     """Write the copies of the account files with the cluster's accounts added."""
     accounts = of_cluster()
     added = {
@@ -57,7 +57,7 @@ def write_files(layout: Layout) -> None:
     for name, lines in added.items():
         mode = 0o600 if "shadow" in name else 0o644
         layout.write(f"etc/{name}", _without(Path("/etc", name), accounts) + "\n".join(lines) + "\n", mode)
-    layout.write("etc/sudoers", _sudoers(), 0o440)
+    layout.write("etc/sudoers", _sudoers(slurm_user), 0o440)
 
 
 def write_pam(layout: Layout) -> None:
@@ -88,7 +88,7 @@ def _without(path: Path, accounts: tuple[Account, ...]) -> str:
     return "".join(f"{line}\n" for line in lines if line.split(":")[0] not in names)
 
 
-def _sudoers() -> str:
+def _sudoers(slurm_user: str) -> str:
     """The whole sudoers: no terminal is needed or made, so that pipes pass; nothing is mailed or recorded."""
     return f"""\
 Defaults env_reset, secure_path="/usr/bin:/bin", !use_pty, !requiretty, !syslog
@@ -96,4 +96,5 @@ Defaults lecture=never, !mail_badpass, !mail_no_user, !pam_session
 root ALL=(ALL:ALL) ALL
 {LOGIN} ALL=(%{GROUP}) NOPASSWD: {INSIDE}/site/idf-gateway account
 {LOGIN} ALL=(%{GROUP}) NOPASSWD: {PYTHON} -I {INSIDE}/site/idf-pyslurm account
+{LOGIN} ALL=({slurm_user}) NOPASSWD: {INSIDE}/site/idf-gateway token
 """

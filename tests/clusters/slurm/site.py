@@ -25,7 +25,7 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     """Write all files; return sshd's host key as a `known_hosts` line without a host."""
     layout.make()
     if isolation == "accounts":
-        accounts.write_files(layout)
+        accounts.write_files(layout, configuration.user)
         accounts.write_pam(layout)
         accounts.make_homes(layout)
     elif configuration.user == "root":
@@ -43,7 +43,7 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     host_key = _key_pair(layout.folder / "etc/ssh/host_key")
     client_key = _key_pair(layout.folder / "client/id_ed25519")
     layout.write("etc/ssh/authorized_keys", configuration.authorized_keys(client_key))
-    _install_gateway(layout, isolation, projects)
+    _install_gateway(layout, configuration, isolation, projects)
     _make_database(layout)
     return host_key
 
@@ -65,7 +65,7 @@ def _key_pair(path: Path) -> str:
     return " ".join(path.with_suffix(".pub").read_text().split()[:2])
 
 
-def _install_gateway(layout: Layout, isolation: str, projects: tuple[str, ...]) -> None:
+def _install_gateway(layout: Layout, configuration: Configuration, isolation: str, projects: tuple[str, ...]) -> None:
     """Install the gateway as a site's administrator does: beside its settings, writable to nobody else."""
     inside = layout.root / "site" / "idf-gateway"
     if GATEWAY.exists():
@@ -81,6 +81,7 @@ def _install_gateway(layout: Layout, isolation: str, projects: tuple[str, ...]) 
         "slurm_conf": str(layout.root / "etc/slurm.conf"),
         "path": (f"{daemons.SLURM}/bin:" if daemons.SLURM else "") + "/usr/bin:/bin",
         "accounts": list(projects),
+        "slurm_user": configuration.user,
     }
     if isolation == "shared":  # everything lies in the cluster's folder, nothing in the home of whoever started it
         settings["home"] = str(layout.root / "home")
