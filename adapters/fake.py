@@ -16,13 +16,19 @@ from adapters.port import (
     Absent,
     Accepted,
     Adoption,
+    After,
+    AfterKind,
     Answer,
     Attempt,
     AttemptState,
+    Forecast,
     JobSpec,
     Known,
     LogChunk,
     Observation,
+    OutputFile,
+    OutputPiece,
+    Outputs,
     Sent,
     SiteFacts,
 )
@@ -39,6 +45,8 @@ class FakeJob:
     batch: str
     attempts: list[Attempt]
     log: bytes = b""
+    outputs: dict[str, bytes] = field(default_factory=dict)
+    """By path."""
 
 
 @dataclass
@@ -87,9 +95,8 @@ class FakeScheduler:
             self.now += timedelta(seconds=seconds)
             for job in self.jobs.values():
                 newest = job.attempts[-1]
-                limit = timedelta(seconds=job.spec.time_limit_s)
-                if newest.state is AttemptState.RUNNING and newest.started_at and self.now - newest.started_at >= limit:
-                    self._end(job, AttemptState.TIMED_OUT, newest.started_at + limit)
+                if newest.state is AttemptState.RUNNING and self.now >= self._limit_of(job):
+                    self._end(job, AttemptState.TIMED_OUT, self._limit_of(job))
                 elif newest.state is AttemptState.QUEUED and job.spec.deadline and self.now >= job.spec.deadline:
                     self._end(job, AttemptState.CANCELLED, job.spec.deadline)
             self.start_waiting()
@@ -102,7 +109,7 @@ class FakeScheduler:
             busy = {job.spec.name for job in running}
             for job in self.jobs.values():
                 fits = self._gpus_of(job.spec) <= free and job.spec.name not in busy
-                if job.attempts[-1].state is AttemptState.QUEUED and fits:
+                if job.attempts[-1].state is AttemptState.QUEUED and self._may_start(job) and fits:
                     free -= self._gpus_of(job.spec)
                     busy.add(job.spec.name)
                     self._change(job, state=AttemptState.RUNNING, native_state="RUNNING", started_at=self.now,
@@ -127,6 +134,11 @@ class FakeScheduler:
         """Let a job write to its log."""
         with self._lock:
             self._named(name).log += data
+
+    def write_output(self, name: str, path: str, data: bytes) -> None:
+        """Let a job write a file into its output folder."""
+        with self._lock:
+            self._named(name).outputs[path] = data
 
     def forget(self, name: str) -> None:
         """Take a job out of the queue and out of accounting, as if it had never been."""
@@ -197,10 +209,36 @@ class FakeScheduler:
         with self._lock:
             if self.faults.away:
                 raise Unreachable("the fake site is away")
-            jobs = [job for job in self.jobs.values() if (job.spec.name, job.spec.account) == (name, account)]
-            started = [job for job in jobs if job.attempts[0].started_at is not None]
-            data = started[0].log[offset : offset + limit_bytes] if started else b""
-            return LogChunk(data, offset + len(data), exists=bool(started))
+            job = self._started(account, name)
+            data = job.log[offset : offset + limit_bytes] if job else b""
+            return LogChunk(data, offset + len(data), exists=job is not None)
+
+    def list_outputs(self, account: str, name: str) -> Outputs:
+        """See the port."""
+        with self._lock:
+            job = self._started(account, name)
+            if job is None:
+                return Outputs((), exists=False)
+            files = (OutputFile(path, len(data), self.now) for path, data in sorted(job.outputs.items()))
+            return Outputs(tuple(files))
+
+    def read_output(self, account: str, name: str, path: str, offset: int, limit_bytes: int) -> OutputPiece:
+        """See the port."""
+        with self._lock:
+            job = self._started(account, name)
+            if job is None or path not in job.outputs:
+                raise Rejected("there is no such file")
+            data = job.outputs[path]
+            return OutputPiece(data[offset : offset + limit_bytes], len(data))
+
+    def expected_start(self, spec: JobSpec) -> Forecast:
+        """See the port: now where there is room, else when the running jobs reach their time limits, one by one."""
+        with self._lock:
+            if self.faults.away or self.faults.queue_away:
+                raise Unreachable("the fake site is away")
+            if spec.gpus > self.gpus_total:
+                return Forecast(None, "the scheduler gave no time: Requested node configuration is not available")
+            return Forecast(max(self._room_at(self._gpus_of(spec)), spec.begin or self.now))
 
     def put_snapshot(self, account: str, digest: str, archive: Path) -> None:
         """See the port."""
@@ -230,6 +268,8 @@ class FakeScheduler:
             return Unreachable("the site's gateway refused: not an account of this site")
         if spec.gpus > self.gpus_total or (spec.cpus or 0) > spec.nodes * self.cpus_per_node:
             return Rejected("Requested node configuration is not available")
+        if any(one.site_job_id not in self.jobs for one in spec.after):
+            return Unreachable("a job that it runs after has ended a while ago")
         site_job_id, self._next_id = str(self._next_id), self._next_id + 1
         self.jobs[site_job_id] = FakeJob(spec, site_job_id, batch, [self._new_attempt(spec, site_job_id)])
         return Accepted(site_job_id)
@@ -243,6 +283,43 @@ class FakeScheduler:
         if self.faults.queue_away or self.faults.accounting_away:
             return Unreachable("the accounting database did not answer")
         return Absent()
+
+    def _started(self, account: str, name: str) -> FakeJob | None:
+        if self.faults.away:
+            raise Unreachable("the fake site is away")
+        jobs = (job for job in self.jobs.values() if (job.spec.name, job.spec.account) == (name, account))
+        return next((job for job in jobs if job.attempts[0].started_at is not None), None)
+
+    def _may_start(self, job: FakeJob) -> bool:
+        """Look at its time and at the jobs that it runs after; one that never may run is ended, as Slurm is told to."""
+        met = [self._met(one) for one in job.spec.after]
+        if False in met:
+            self._end(job, AttemptState.CANCELLED, self.now)
+        return all(met) and (job.spec.begin is None or self.now >= job.spec.begin)
+
+    def _met(self, after: After) -> bool | None:
+        """Say whether another job ended as is waited for; None while it has not ended."""
+        newest = self.jobs[after.site_job_id].attempts[-1]
+        if not newest.state.ended:
+            return None
+        succeeded = newest.state is AttemptState.SUCCEEDED
+        return {AfterKind.OK: succeeded, AfterKind.ANY: True, AfterKind.NOT_OK: not succeeded}[after.kind]
+
+    def _limit_of(self, job: FakeJob) -> datetime:
+        """Return when a running job reaches its time limit."""
+        started_at = job.attempts[-1].started_at or self.now
+        return started_at + timedelta(seconds=job.spec.time_limit_s)
+
+    def _room_at(self, gpus: int) -> datetime:
+        """Return when so many GPUs are free if the running jobs take all of their time, and the waiting ones none."""
+        running = [job for job in self.jobs.values() if job.attempts[-1].state is AttemptState.RUNNING]
+        free = self.gpus_total - sum(self._gpus_of(job.spec) for job in running)
+        at = self.now
+        for job in sorted(running, key=self._limit_of):
+            if free >= gpus:
+                break
+            free, at = free + self._gpus_of(job.spec), self._limit_of(job)
+        return at
 
     def _named(self, name: str) -> FakeJob:
         return next(job for job in self.jobs.values() if job.spec.name == name)

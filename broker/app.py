@@ -17,6 +17,7 @@ from broker.api import (
     can_award,
     charging,
     contracts,
+    environments,
     jobs,
     organisations,
     people,
@@ -36,7 +37,7 @@ from broker.schemas import SLUG_PATTERN, Problem, RowFault
 
 PARTS = (
     *(jobs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
-    *(contracts, rates, charging, refunds, sites, snapshots, reports),
+    *(contracts, rates, charging, refunds, sites, environments, snapshots, reports),
 )
 BODY_BYTES_MAX = 8 * 1024 * 1024
 TOO_LARGE = f"a request may have at most {BODY_BYTES_MAX} bytes"

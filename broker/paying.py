@@ -30,11 +30,20 @@ class Need:
     time_limit_s: int
     kill_grace_s: int
     now: datetime
+    runs: int = 1
+    """How many times it may run: once, and the requeues that its site may give it."""
+    begin_at: datetime | None = None
+    """It does not start before."""
 
     @property
     def held_credits(self) -> int:
         """What the job would hold."""
-        return self.rate_credits_per_s * (self.time_limit_s + self.kill_grace_s)
+        return self.runs * self.rate_credits_per_s * (self.time_limit_s + self.kill_grace_s)
+
+    @property
+    def starts_at(self) -> datetime:
+        """When it starts at the earliest."""
+        return max(self.now, self.begin_at or self.now)
 
 
 def choose(payers: Sequence[Payer], award_id: str | None, need: Need) -> Payer:
@@ -69,7 +78,7 @@ def too_small(payer: Payer, need: Need) -> AwardTooSmall:
         f"the job would hold {hours_text(need.held_credits)} (normalised GPU-hours) and project {need.project_name} "
         f"has {hours_text(payer.available)} available of award {payer.award_id}: "
         f"{hours_text(payer.held)} are held by open jobs, {hours_text(payer.spent)} are spent",
-        smaller(payer.available, need.gpus, need.rate_credits_per_s, need.time_limit_s, need.kill_grace_s),
+        smaller(payer.available // need.runs, need.gpus, need.rate_credits_per_s, need.time_limit_s, need.kill_grace_s),
     )
 
 
@@ -83,11 +92,16 @@ def smaller(available: int, gpus: int, rate_credits_per_s: int, time_limit_s: in
 
 
 def _left_s(payer: Payer, need: Need) -> int:
-    return int((payer.end_at - need.now).total_seconds())
+    return int((payer.end_at - need.starts_at).total_seconds())
 
 
 def _ends_too_soon(last: Payer, need: Need) -> AwardNotActive:
     left_s = _left_s(last, need)
+    if left_s <= 0:
+        return AwardNotActive(
+            f"the job is to begin {_day(need.starts_at)}, and award {last.award_id} ends {_day(last.end_at)}",
+            "an earlier --begin, or ask your programme manager for an extension",
+        )
     return AwardNotActive(
         f"award {last.award_id} ends {_day(last.end_at)}, "
         f"{-(-(need.time_limit_s - left_s) // 60)} min before the job's time limit would",

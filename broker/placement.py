@@ -1,13 +1,21 @@
 """Where a job may run and as what: pure functions over facts, which name the rule that refuses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.errors import BrokerError, PlacementRefused
 from broker.schemas import JobIn, SiteIn
 from broker.sizing import Sized, sized
 from quotas.charging import CPU_CLASS, GPUS_ONLY, Rule, rate_credits_per_s
 from quotas.errors import NotChargeable, QuotaError, SizeUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What is put around a job's program: modules to load, an image to run in."""
+
+    modules: tuple[str, ...] = ()
+    container: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +30,8 @@ class SiteFacts:
     account_is_new: bool
     rule: Rule = GPUS_ONLY
     """The charging rule in force for the partition that jobs are sent to."""
+    environments: Mapping[str, Tools] = field(default_factory=dict)
+    """The environments that it offers, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,9 @@ class Placement:
     sized: Sized
     weight_thousandths: int
     rate_credits_per_s: int
+    tools: Tools = Tools()
+    requeues: int = 0
+    """Further runs that the site may give it."""
 
 
 def options(
@@ -73,6 +86,7 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
             f"site {settings.name} has one shared account: public data only, the project's is {confidentiality}",
             "use a site with project accounts",
         )
+    tools = choose_tools(wanted, site)
     gpu_class = choose_class(wanted, settings, weights)
     asked = sized(wanted, site.rule, settings.name)
     taken = asked.gpus_taken
@@ -96,7 +110,44 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
         rate = rate_credits_per_s(site.rule, asked.size, weight)
     except (NotChargeable, SizeUnknown) as refusal:
         raise PlacementRefused(f"site {settings.name}: {refusal.detail}", refusal.remedy) from refusal
-    return Placement(site, gpu_class, site.account, asked, weight, rate)
+    return Placement(site, gpu_class, site.account, asked, weight, rate, tools, _requeues(wanted, settings))
+
+
+def _requeues(wanted: JobIn, settings: SiteIn) -> int:
+    """Return how often the site may run the job again.
+
+    Raises:
+        PlacementRefused: the job counts on it, and the site runs each job once.
+    """
+    if wanted.requeue and not settings.requeues:
+        raise PlacementRefused(f"site {settings.name} runs a job once", "leave out --requeue, or choose another site")
+    return 0 if wanted.requeue is False else settings.requeues
+
+
+def choose_tools(wanted: JobIn, site: SiteFacts) -> Tools:
+    """Return the modules and the image of a job: those of its named environment, and those that it names itself.
+
+    Raises:
+        PlacementRefused: the site does not offer them.
+    """
+    name, named = site.settings.name, Tools()
+    if wanted.named_environment is not None:
+        shown = ", ".join(sorted(site.environments)) or "none"
+        if wanted.named_environment not in site.environments:
+            raise PlacementRefused(
+                f"site {name} offers no environment {wanted.named_environment}; it offers: {shown}",
+                "`idf-compute env list` shows which site offers which",
+            )
+        named = site.environments[wanted.named_environment]
+        if named.container is not None and wanted.container is not None:
+            raise PlacementRefused(
+                f"the environment {wanted.named_environment} of site {name} is an image already",
+                "leave out --container",
+            )
+    tools = Tools((*named.modules, *wanted.modules), named.container or wanted.container)
+    if tools.container is not None and not site.settings.containers:
+        raise PlacementRefused(f"site {name} offers no containers", "leave out --container, or choose another site")
+    return tools
 
 
 def choose_class(wanted: JobIn, settings: SiteIn, weights: Mapping[str, int]) -> str:

@@ -6,7 +6,7 @@ open with the reason shown: unknown is never zero, and one odd row never holds u
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -25,12 +25,14 @@ from storage.tables import utcnow
 
 APPLY_MAX = 200
 """Jobs per write, so that no lock is held for long."""
+EXPECTED_START_MOVES = timedelta(minutes=5)
+"""An estimate that moved by less is not written anew: schedulers reckon it again every few seconds."""
 
 _WATCHED = (
     jobs.c.id, jobs.c.state, jobs.c.reason, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.gpus,
     jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at, jobs.c.award_id,
     jobs.c.project_id, jobs.c.programme_id, jobs.c.site_id, jobs.c.weight_thousandths, jobs.c.exclusive,
-    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s,
+    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s, jobs.c.requeues, jobs.c.expected_start_at,
 )  # fmt: skip
 log = structlog.get_logger()
 
@@ -131,11 +133,12 @@ def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes
         changes.ended = ()
         return _with_reason(changes, f"the site reports a state that nobody knows: {newest.native_state}")
     _follow(changes, newest)
+    _expect(changes, newest)
     if newest.state.ended:
         changes.settles = True
     else:
         changes.ended = ()  # charged with the last attempt, in one settlement
-        _watch_size(changes, newest, owner, terms.gpu_types)
+        _watch_size(changes, newest, owner, terms.gpu_types, len(attempts))
     return changes
 
 
@@ -213,13 +216,23 @@ def _as_seen(attempt: Attempt) -> EndedAttempt:
     )
 
 
-def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str]) -> None:
+def _expect(changes: Changes, newest: Attempt) -> None:
+    """Keep the scheduler's estimate of a job that waits, and forget it once the job runs."""
+    before, after = changes.row.expected_start_at, newest.expected_start
+    known = before is not None and after is not None
+    if (abs(after - before) >= EXPECTED_START_MOVES) if known else (before is not after):
+        changes.values["expected_start_at"] = after
+
+
+def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str], runs: int) -> None:
     """Ask for the end of a job that got more than its hold pays for."""
     row = changes.row
     expected = gpu_types[row.gpu_class] if row.gpus else "no GPU"
     cause = None
     rate = _rate_now(newest, owner)
-    if rate > row.rate_credits_per_s:
+    if runs > 1 + row.requeues:
+        cause = f"the site runs it again, and its hold pays for {_runs(1 + row.requeues)}"
+    elif rate > row.rate_credits_per_s:
         cause = (
             f"the site allocated {_given(newest)}, which counts {rate} credits a second "
             f"where {row.rate_credits_per_s} are held"
@@ -230,6 +243,10 @@ def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapp
         cause = f"its time limit was raised to {newest.time_limit_s // 60} min where {row.time_limit_s // 60} are held"
     if cause is not None and row.cancel_requested_at is None:
         changes.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause}
+
+
+def _runs(count: int) -> str:
+    return "one run" if count == 1 else f"{count} runs"
 
 
 def _rate_now(newest: Attempt, owner: Owner) -> int:

@@ -66,6 +66,7 @@ Invalid preferred feature specification
 Time limit specification required, but not provided
 """.splitlines()
 )
+DEPENDENCY_PROBLEM = "Job dependency problem"
 NOT_NOW = frozenset(
     """\
 Unable to create job record, try again

@@ -35,6 +35,7 @@ class Row:
     reason: str
     exit_code: int | None = None
     signal: int | None = None
+    expected_start: datetime | None = None
 
     def attempt(self, cluster: str, account: str) -> Attempt:
         """Return the port's view of it. A requeue resets the submit time, so that tells attempts apart.
@@ -52,6 +53,7 @@ class Row:
             gpu_types=self.tres.gpu_types, cpus=self.tres.cpus, memory_mib=self.tres.memory_mib,
             node_count=self.tres.nodes, nodes=self.nodes,
             time_limit_s=self.time_limit_s, exit_code=self.exit_code, signal=self.signal, reason=self.reason,
+            expected_start=self.expected_start,
         )  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def _rows(text: str, fields: Sequence[str], read: Callable[[dict[str, str]], Row
 
 
 def _queue_row(field: dict[str, str]) -> Row:
-    """squeue's start and end of a job that waits are a forecast: left out. Its end is decided by accounting."""
+    """squeue's start of a job that waits is a forecast, its end left out. Its end is decided by accounting."""
     native = field["State"]
     state = attempt_state(native)
     begun = state is not AttemptState.QUEUED
@@ -88,6 +90,7 @@ def _queue_row(field: dict[str, str]) -> Row:
         job=field["JobArrayID"], name=field["Name"], user=field["UserName"], work_folder=field["WorkDir"],
         state=state, native_state=native, submitted_at=_moment(field["SubmitTime"]),
         started_at=_moment(field["StartTime"]) if begun else None,
+        expected_start=None if begun else _moment(field["StartTime"]),
         ended_at=_moment(field["EndTime"]) if state.ended else None,
         elapsed_s=_clock(field["TimeUsed"]) or 0, tres=parse_tres(field["tres-alloc"]) if begun else Tres(),
         time_limit_s=_clock(field["TimeLimit"]), nodes=host_list(field["NodeList"]) if begun else (),

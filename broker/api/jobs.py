@@ -14,6 +14,7 @@ from accounting.newest import attempts_of
 from accounting.refund_values import job_euros, posted_refunds
 from accounting.tariffs import Euros
 from adapters.port import LogChunk
+from broker.after import links_of
 from broker.api.edge import (
     ANYBODY,
     At,
@@ -34,14 +35,17 @@ from broker.dispatch import job_name
 from broker.errors import NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import ENDED, JobState
 from broker.memberships import LOG_READERS, SUBMITTERS
-from broker.models import JobEvent, Person, Project, Site
+from broker.models import JobEvent, JobPayload, Person, Project, Site
 from broker.moves import jobs
 from broker.progress import progress_in_detail, progress_of
 from broker.schemas import (
+    AfterOut,
     EventOut,
     JobDetail,
     JobIn,
     JobOut,
+    OutputOut,
+    OutputsOut,
     Page,
     PlanOut,
     SiteIn,
@@ -51,7 +55,8 @@ from broker.schemas import (
     Worth,
 )
 from broker.snapshots import require_snapshot
-from broker.submit import PLACEMENT_TRIES_MAX, hold, job_out, plan, plan_out
+from broker.starts import expected, sooner
+from broker.submit import PLACEMENT_TRIES_MAX, hold, job_out, plan, plan_out, plans
 from quotas.errors import QuotaError
 from quotas.writer import RowClash
 from storage.tables import utcnow
@@ -60,6 +65,9 @@ router = APIRouter(route_class=GuardedRoute, tags=["jobs"])
 
 NOT_SETTLED = "it is not settled yet"
 LOG_BYTES_MAX = 1024 * 1024
+OUTPUT_BYTES_MAX = 8 * 1024 * 1024
+OutputCursor = Annotated[str | None, Query(max_length=4096)]
+"""The path after which a page begins."""
 LOG_WAIT_S_MAX = 20
 LOG_STEP_S = 1.0
 """How long one look at the site waits for new text, before the job's state is looked at again."""
@@ -84,10 +92,10 @@ def submit(body: JobIn, at: At) -> Response:
 def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
     with at.services.database.rows() as connection:
         known = is_kept(connection, question)
-        if not known:
-            decided = plan(connection, at.caller, body, utcnow())
+        choices = [] if known else plans(connection, at.caller, body, utcnow())
     if known:
         return _again(at, body, question)
+    decided = sooner(at.services, choices)
     content = ""
 
     def record(answer: JobOut) -> Any:
@@ -115,7 +123,11 @@ def dry_run(body: JobIn, at: At) -> PlanOut:
     """Say where a job would run and what it would hold, without submitting it."""
     at.question(body)
     with at.services.database.rows() as connection:
-        return plan_out(plan(connection, at.caller, body, utcnow()))
+        choices = plans(connection, at.caller, body, utcnow())
+    decided = sooner(at.services, choices)
+    forecast = expected(at.services, [decided])[0]
+    shown = {"expected_start_at": forecast.start, "expected_start_unknown": forecast.unknown}
+    return plan_out(decided).model_copy(update=shown)
 
 
 @router.post("/quota/why", response_model=WhyOut, openapi_extra=allow("engineer"), tags=["quota"])
@@ -216,6 +228,7 @@ def show_job(job_id: str, at: At) -> JobDetail:
         refunds = posted_refunds(session, job_id)
         seen = JobDetail(
             **_out(row).model_dump(),
+            **_asked(session, row),
             snapshot=row["snapshot"],
             script_sha256=row["script_sha256"],
             events=[EventOut.model_validate(event, from_attributes=True) for event in events],
@@ -225,6 +238,21 @@ def show_job(job_id: str, at: At) -> JobDetail:
             worth=_worth_out(job_euros(session, job_id) if row["settled_at"] else NOT_SETTLED),
         )
     return seen if _sees_whole(at, role) else progress_in_detail(seen)
+
+
+def _asked(session: Session, row: Any) -> dict[str, Any]:
+    """Return what else was asked of a job: what it runs after, in which tools, with which signal."""
+    payload = session.get_one(JobPayload, row["id"])
+    waits = JobState(row["state"]) is JobState.QUEUED and row["expected_start_at"] is None
+    return {
+        "after": [AfterOut(job=link.id, kind=link.kind, state=link.state) for link in links_of(session, row["id"])],
+        "signal": row["signal"],
+        "signal_s": row["signal_s"],
+        "named_environment": payload.named_environment,
+        "modules": payload.modules,
+        "container": payload.container,
+        "expected_start_unknown": "the site's scheduler has not reckoned it yet" if waits else None,
+    }
 
 
 def _usage_out(record: UsageRecord, value: ChargeValue) -> UsageOut:
@@ -296,9 +324,7 @@ async def read_log(
 
 def _log_chunk(at: Edge, job_id: str, offset: int, limit_bytes: int, wait_s: float) -> tuple[LogChunk, JobState]:
     """Look once; the state is read before the log, so that `ended` with no data means that there is no more."""
-    with at.read() as session:
-        row = _job_of(session, at, job_id, LOG_READERS)
-        settings = SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings)
+    row, settings = _at_its_site(at, job_id)
     state = JobState(row["state"])
     if row["site_job_id"] is None:
         if state not in ENDED:
@@ -307,3 +333,44 @@ def _log_chunk(at: Edge, job_id: str, offset: int, limit_bytes: int, wait_s: flo
     scheduler = at.services.schedulers.at(row["site_id"], settings)
     wait_s = 0.0 if state in ENDED else wait_s
     return scheduler.read_log(row["account"], job_name(job_id), offset, limit_bytes, wait_s), state
+
+
+@router.get("/jobs/{job_id}/outputs", openapi_extra=allow("engineer"))
+def list_outputs(job_id: str, at: At, limit: Limit = 50, cursor: OutputCursor = None) -> OutputsOut:
+    """List the files of a job's output folder, by path, read as its project's account."""
+    row, settings = _at_its_site(at, job_id)
+    if row["site_job_id"] is None:
+        return OutputsOut(items=[], next_cursor=None, exists=False, left_out=[])
+    found = at.services.schedulers.at(row["site_id"], settings).list_outputs(row["account"], job_name(job_id))
+    rest = [file for file in found.files if cursor is None or file.path > cursor]
+    return OutputsOut(
+        items=[OutputOut.model_validate(file, from_attributes=True) for file in rest[:limit]],
+        next_cursor=rest[limit - 1].path if len(rest) > limit else None,
+        exists=found.exists,
+        left_out=list(found.left_out),
+    )
+
+
+@router.get("/jobs/{job_id}/outputs/content", response_class=Response, openapi_extra=allow("engineer"))
+def read_output(
+    job_id: str,
+    at: At,
+    path: Annotated[str, Query(min_length=1, max_length=4096)],
+    offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    limit_bytes: Annotated[int, Query(ge=1, le=OUTPUT_BYTES_MAX)] = OUTPUT_BYTES_MAX,
+) -> Response:
+    """Read a piece of one output file from an offset; `Idf-File-Size` tells the size of the whole."""
+    row, settings = _at_its_site(at, job_id)
+    if row["site_job_id"] is None:
+        raise NotFound(f"job {job_id} was not sent to its site yet, and has no outputs", "wait until it runs")
+    scheduler = at.services.schedulers.at(row["site_id"], settings)
+    piece = scheduler.read_output(row["account"], job_name(job_id), path, offset, limit_bytes)
+    headers = {"Idf-File-Size": str(piece.size_bytes)}
+    return Response(piece.data, media_type="application/octet-stream", headers=headers)
+
+
+def _at_its_site(at: Edge, job_id: str) -> tuple[Any, SiteIn]:
+    """Return a job's row to those who may read its log, and its site's settings."""
+    with at.read() as session:
+        row = _job_of(session, at, job_id, LOG_READERS)
+        return row, SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings)
