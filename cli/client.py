@@ -83,6 +83,11 @@ class Client:
             headers.get("Idf-Job-State", ""),
         )
 
+    def output(self, job: str, path: str, offset: int, limit_bytes: int) -> bytes:
+        """Read a piece of one of a job's output files. Raises Failure."""
+        query: Query = {"path": path, "offset": offset, "limit_bytes": limit_bytes}
+        return self._request("GET", _with(f"/v1/jobs/{part(job)}/outputs/content", query)).body
+
     def _request(self, method: str, path: str, headers: Row | None = None, body: Any = None) -> Answer:
         answer = self._wire.exchange(method, path, headers or {}, body)
         _raise_if_refused(answer)
