@@ -159,7 +159,7 @@ def _signal(found: Found, value: str) -> dict[str, Any]:
     return {"signal": name, "signal_s": seconds}
 
 
-def _requeue(found: Found, value: str) -> dict[str, Any]:  # noqa: ARG001
+def _requeue(found: Found, value: str) -> dict[str, Any]:
     return {"requeue": found.option.name == "requeue"}
 
 

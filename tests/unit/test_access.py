@@ -206,6 +206,8 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/jobs"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}/log"): (200, 200, 200, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/outputs"): (200, 200, 200, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/outputs/content"): (404, 404, 404, 403, 404, 404),  # the job was not sent yet
     ("POST", "/v1/jobs/{job_id}/cancel"): (200, 200, 403, 403, 404, 404),
     ("POST", "/v1/quota/why"): (200, 200, 403, 403, 404, 404),
     ("GET", "/v1/quota"): (200, 200, 200, 200, 404, 404),
@@ -236,6 +238,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/tokens"): ANY,
     ("POST", "/v1/tokens/{token_id}/revoke"): ANY,
     ("GET", "/v1/sites"): ANY,
+    ("GET", "/v1/environments"): ANY,
     ("GET", "/v1/gpu-classes"): ANY,
     ("GET", "/v1/gpu-classes/history"): ANY,
     ("GET", "/v1/charging-rules"): ANY,
@@ -243,6 +246,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/snapshots/{digest}"): ANY,
 }
 QUERIES = {
+    "/v1/jobs/{job_id}/outputs/content": "?path=model.pt",
     "/v1/jobs": "?project=vision",
     "/v1/quota": "?project=vision",
     "/v1/awards": "?project=vision",
