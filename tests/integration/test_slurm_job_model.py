@@ -10,6 +10,7 @@ from integration.slurm_jobs import fresh, known, spec, wait_for
 
 from adapters.port import Accepted, After, AfterKind, Attempt, AttemptState, JobSpec, Known, Rejected, Unreachable
 from adapters.slurm import SlurmSsh
+from cli.environments import example
 
 pytestmark = pytest.mark.cluster
 TOOLS = Path(__file__).with_name("tools_of_a_site.bash")
@@ -162,6 +163,42 @@ def test_a_site_without_modules_and_apptainer_says_so(site: SlurmSsh, account: s
         job = send(site, spec(account, "echo ran\n", gpus=0, gpu_type="", **wanted))
         assert ended(site, job).state is AttemptState.FAILED
         assert log_of(site, job) == f"idf-compute: this site has {sentence}\n"
+
+
+LIBRARIES = {
+    "torch": """\
+__version__ = "2.5"
+class cuda:
+    is_available = staticmethod(lambda: True)
+zeros = lambda n, device: 0.0
+save = lambda what, path: open(path, "w").write(repr(what))
+""",
+    "jax": "__version__ = '0.4'\njit = lambda f: f\ndefault_backend = lambda: 'gpu'\n",
+    "numpy": "__version__ = '2.1'\narange = range\nsave = lambda path, what: open(path, 'w').write(repr(list(what)))\n",
+}
+"""Of what the ready-made environments bring, only as much as their examples use; the libraries are not installed here."""
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "how", "output", "said"),
+    [
+        ("pytorch", "torch", "image", "checkpoint.pt", "torch 2.5 on cuda\nweight after 100 steps: 1.0000\n"),
+        ("jax", "jax", "module", "square.txt", "jax 0.4 on gpu\n"),
+        ("python", "numpy", "module", "prepared.npy", "numpy 2.1 with 1 CPUs\n"),
+    ],
+)
+def test_the_example_of_each_ready_made_environment_runs(
+    slurm_cluster: SlurmCluster, site: SlurmSsh, tools: str, name: str, library: str, how: str, output: str, said: str
+) -> None:
+    brought = f"mkdir -p ~/lib modules && cat > ~/lib/{library}.py"
+    slurm_cluster.run(["sh", "-c", brought], user=tools, input=LIBRARIES[library].encode())
+    path = f"modules/{name}" if how == "module" else f"{name}.sif.bash"
+    slurm_cluster.run(["sh", "-c", f"echo 'export PYTHONPATH=$HOME/lib' > ~/{path}"], user=tools)
+    asked = {"modules": (name,)} if how == "module" else {"container": f"{name}.sif"}
+    job = send(site, spec(tools, example(name), **asked))
+    assert ended(site, job).state is AttemptState.SUCCEEDED, log_of(site, job)
+    assert log_of(site, job).endswith(said)
+    assert site.read_output(tools, job.name, output, 0, 100).data
 
 
 @pytest.mark.parametrize("gpus", [0, 1])

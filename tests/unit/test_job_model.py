@@ -12,7 +12,8 @@ from world import JOB, SITE, World, world
 from adapters.fake import FakeScheduler
 from adapters.port import AfterKind, AttemptState, Forecast, JobSpec
 from broker.dispatch import job_name
-from broker.models import Job
+from broker.models import Job, Site
+from quotas.models import Contract
 from storage.tables import utcnow
 
 
@@ -84,17 +85,11 @@ def test_after_a_job_of_another_site(region: World, end: AttemptState, kind: str
     other = with_site(region)
     first = region.submit(site="teratec")
     second = region.submit(site=other, **after(first, kind))
-    for _ in range(3):
-        region.step()
-    with region.services.database.write() as session:  # the world's one desk is that of the first site
-        home = region.desk().site_id
-        away = session.get_one(Job, second["id"]).site_id
-    assert away != home
-    assert region.job(second["id"])["state"] == "held"
-    run_to(region, first, end)
-    with region.services.database.write() as session:
-        session.execute(update(Job).where(Job.id == second["id"]).values(site_id=home))  # type: ignore[arg-type]
     region.step()
+    region.step(other)
+    assert (region.job(first["id"])["state"], region.job(second["id"])["state"]) == ("queued", "held")
+    run_to(region, first, end)
+    region.step(other)
     seen = region.job(second["id"])
     assert seen["state"] == state
     if state == "queued":
@@ -146,15 +141,12 @@ def test_begin_after_the_awards_end_is_refused(region: World) -> None:
     assert problem["code"] == "award-not-active"
     assert "the job is to begin" in problem["detail"]
     assert "--begin" in problem["remedy"]
-    assert "must" in region.refused(begin_at="2026-12-31T08:00:00")["detail"] or True
     assert region.refused(begin_at="2026-12-31T08:00:00")["status"] == 422, "a time without a zone"
 
 
 def test_the_contract_must_last_until_a_late_job_has_ended(region: World) -> None:
     other = with_site(region)
     with region.services.database.write() as session:
-        from quotas.models import Contract
-
         session.execute(update(Contract).values(end_at=utcnow() + timedelta(hours=4)))
     begin = (utcnow() + timedelta(hours=3, minutes=30)).isoformat()
     problem = region.refused(begin_at=begin, site=other)
@@ -180,7 +172,7 @@ def test_a_site_that_runs_jobs_again_is_paid_for_each_run(region: World) -> None
     assert (job["held_credits"], job["requeues"]) == (3 * one, 2)
     assert any("3 times" in notice for notice in job["notices"])
     assert region.submit(site=other, requeue=False)["held_credits"] == one
-    plan = region.post("ines", "/jobs/plan", {**_job(), "site": other})
+    plan = region.post("ines", "/jobs/plan", {**JOB, "site": other})
     assert (plan["runs"], plan["held_credits"]) == (3, 3 * one)
     assert plan["sum"][-1].startswith("× 3 runs")
     assert region.refused(site="teratec", requeue=True)["detail"] == "site teratec runs a job once"
@@ -188,33 +180,25 @@ def test_a_site_that_runs_jobs_again_is_paid_for_each_run(region: World) -> None
 
 def test_every_run_is_charged_and_one_too_many_is_cancelled(region: World) -> None:
     with region.services.database.write() as session:
-        from broker.models import Site
-
-        settings = {**SITE, "requeues": 1}
-        session.execute(update(Site).values(settings={**session.query(Site).one().settings, **settings}))
+        session.execute(update(Site).values(settings={**SITE, "requeues": 1}))
     job = region.submit()
     region.step()
     assert spec_of(region, job).requeues == 1
     for cancelled in (False, True):
-        site(region).advance(100)
+        site(region).advance(0)
         region.step()
+        site(region).advance(100)
         site(region).requeue(job_name(job["id"]))
         region.step()
         assert (region.job(job["id"])["cancel_requested_at"] is not None) is cancelled
-    region.step()
+    with region.services.database.read() as session:
+        why = session.get_one(Job, job["id"]).cancel_cause
+    assert why == "the site runs it again, and its hold pays for 2 runs"
     region.step()
     done = region.job(job["id"])
     assert done["state"] == "cancelled"
-    assert "its hold pays for 2 runs" in str(site(region).calls) or done["settled_at"]
-    ran = sum(usage["elapsed_s"] for usage in done["usage"])
-    assert (ran, done["charged_credits"]) == (sum(u["elapsed_s"] for u in done["usage"]), ran * 2000)
-    assert len(done["usage"]) == 3
-
-
-def _job() -> dict[str, Any]:
-    from world import JOB
-
-    return dict(JOB)
+    assert [usage["elapsed_s"] for usage in done["usage"]] == [100, 100, 0]
+    assert done["charged_credits"] == 200 * 2000
 
 
 @pytest.mark.parametrize(
@@ -288,34 +272,49 @@ def test_outputs_are_listed_in_pages_and_read_in_pieces(region: World) -> None:
     rest = region.get("ines", f"{path}?limit=2&cursor={first['next_cursor']}")
     assert ([file["path"] for file in rest["items"]], rest["next_cursor"]) == (["d"], None)
     piece = region.call("ines", "GET", f"{path}/content?path=b/c.txt&offset=5&limit_bytes=4")
-    assert (piece.content, piece.headers["Idf-File-Size"]) == (b"txtb", "14")
+    assert (piece.content, piece.headers["Idf-File-Size"]) == (b"xtb/", "14")
     assert region.call("ines", "GET", f"{path}/content?path=../x").status_code == 422
     assert region.call("paul", "GET", path).status_code == 404
     site(region).faults.away = True
     assert region.call("ines", "GET", path).status_code == 503
 
 
-def test_the_site_that_starts_earlier_is_preferred(region: World) -> None:
-    with_site(region)
-    starts = {"a": Forecast(utcnow() + timedelta(hours=2)), "b": Forecast(None, "nobody knows")}
+@pytest.mark.parametrize(
+    ("first", "second", "chosen"),
+    [
+        (2, 1, "second"),
+        (1, 2, "teratec"),
+        (None, 1, "second"),
+        (1, None, "teratec"),
+        (None, None, "second"),
+        (1, 1, "second"),
+    ],
+)
+def test_the_site_that_starts_earlier_is_preferred(
+    region: World, first: int | None, second: int | None, chosen: str
+) -> None:
+    """One that is not known to start earlier comes in the order of names."""
+    with_site(region, cluster="second")
+    hours = {"fake": first, "second": second}
 
-    class Sites(FakeScheduler):
+    class OneOf(FakeScheduler):
         def expected_start(self, spec: JobSpec) -> Forecast:
-            return starts["a" if spec.account == "idf001" else "b"]
+            in_h = hours[self.cluster]
+            return Forecast(None, "nobody knows") if in_h is None else Forecast(utcnow() + timedelta(hours=in_h))
 
-    region.services.schedulers._make = lambda settings: Sites(cluster=settings.name)
+    region.services.schedulers._make = lambda settings: OneOf(cluster=settings.cluster)
     region.services.schedulers.close()
-    plan = region.post("ines", "/jobs/plan", _job())
-    assert (plan["site"], plan["expected_start_unknown"]) in {("second", None), ("teratec", None)}
-    assert datetime.fromisoformat(plan["expected_start_at"]) == starts["a"].start
+    plan = region.post("ines", "/jobs/plan", JOB)
+    assert plan["site"] == chosen
+    assert (plan["expected_start_at"] is None) is (plan["expected_start_unknown"] == "nobody knows")
+    assert region.submit()["site"] == chosen
+    assert region.submit(site="teratec")["site"] == "teratec"
 
 
 def test_a_plan_tells_the_expected_start_or_why_it_is_unknown(region: World) -> None:
-    plan = region.post("ines", "/jobs/plan", _job())
+    plan = region.post("ines", "/jobs/plan", JOB)
     assert abs(datetime.fromisoformat(plan["expected_start_at"]) - site(region).now) < timedelta(seconds=1)
     site(region).faults.away = True
-    unknown = region.post("ines", "/jobs/plan", {**_job(), "gpus": 2})
+    unknown = region.post("ines", "/jobs/plan", {**JOB, "gpus": 2})
     assert unknown["expected_start_at"] is None
     assert unknown["expected_start_unknown"] == "site teratec: the fake site is away"
-
-
