@@ -176,7 +176,7 @@ save = lambda what, path: open(path, "w").write(repr(what))
     "jax": "__version__ = '0.4'\njit = lambda f: f\ndefault_backend = lambda: 'gpu'\n",
     "numpy": "__version__ = '2.1'\narange = range\nsave = lambda path, what: open(path, 'w').write(repr(list(what)))\n",
 }
-"""Of what the ready-made environments bring, only as much as their examples use; the libraries are not installed here."""
+"""Only as much of the libraries as the examples use: they are not installed here."""
 
 
 @pytest.mark.parametrize(
