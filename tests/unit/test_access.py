@@ -392,4 +392,4 @@ def test_no_answer_to_a_coach_holds_a_word_of_the_engineers(parts: World) -> Non
             if method == "GET" and "snapshots" not in path:
                 told[part] += ask_well(parts, part, method, path, job_id).text
     assert [word in told["coach"] for word in words] == [False] * 5
-    assert [word in told["viewer"] for word in words] == [True, True, True, False, True], "the words can be found at all"
+    assert [word in told["viewer"] for word in words] == [True, True, True, False, True], "they can be found"
