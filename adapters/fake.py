@@ -18,13 +18,19 @@ from adapters.port import (
     Absent,
     Accepted,
     Adoption,
+    After,
+    AfterKind,
     Answer,
     Attempt,
     AttemptState,
+    Forecast,
     JobSpec,
     Known,
     LogChunk,
     Observation,
+    OutputFile,
+    OutputPiece,
+    Outputs,
     Sent,
     SiteFacts,
 )
@@ -41,6 +47,8 @@ class FakeJob:
     batch: str
     attempts: list[Attempt]
     log: bytes = b""
+    outputs: dict[str, bytes] = field(default_factory=dict)
+    """By path."""
     task: int | None = None
     at_once: int = 1
     """How many tasks of its array may run at one time."""
@@ -106,9 +114,8 @@ class FakeScheduler:
             self.now += timedelta(seconds=seconds)
             for job in self.jobs.values():
                 newest = job.attempts[-1]
-                limit = timedelta(seconds=job.spec.time_limit_s)
-                if newest.state is AttemptState.RUNNING and newest.started_at and self.now - newest.started_at >= limit:
-                    self._end(job, AttemptState.TIMED_OUT, newest.started_at + limit)
+                if newest.state is AttemptState.RUNNING and self.now >= self._limit_of(job):
+                    self._end(job, AttemptState.TIMED_OUT, self._limit_of(job))
                 elif newest.state is AttemptState.QUEUED and job.spec.deadline and self.now >= job.spec.deadline:
                     self._end(job, AttemptState.CANCELLED, job.spec.deadline)
             self.start_waiting()
@@ -123,7 +130,7 @@ class FakeScheduler:
             for job in self.jobs.values():
                 full = job.name in busy or tasks[job.site_job_id] >= job.at_once
                 fits = self._gpus_of(job.spec) <= free and not full
-                if job.attempts[-1].state is AttemptState.QUEUED and fits:
+                if job.attempts[-1].state is AttemptState.QUEUED and self._may_start(job) and fits:
                     free -= self._gpus_of(job.spec)
                     busy.add(job.name)
                     tasks[job.site_job_id] += 1
@@ -149,6 +156,11 @@ class FakeScheduler:
         """Let a job write to its log."""
         with self._lock:
             self._named(name).log += data
+
+    def write_output(self, name: str, path: str, data: bytes) -> None:
+        """Let a job write a file into its output folder."""
+        with self._lock:
+            self._named(name).outputs[path] = data
 
     def forget(self, name: str) -> None:
         """Take a job, or a task, out of the queue and out of accounting, as if it had never been."""
@@ -239,10 +251,42 @@ class FakeScheduler:
         with self._lock:
             if self.faults.away:
                 raise Unreachable("the fake site is away")
-            jobs = [job for job in self.jobs.values() if (job.name, job.spec.account) == (name, account)]
-            started = [job for job in jobs if job.attempts[0].started_at is not None]
-            data = started[0].log[offset : offset + limit_bytes] if started else b""
-            return LogChunk(data, offset + len(data), exists=bool(started))
+            job = self._started(account, name)
+            data = job.log[offset : offset + limit_bytes] if job else b""
+            return LogChunk(data, offset + len(data), exists=job is not None)
+
+    def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
+        """See the port."""
+        with self._lock:
+            files: list[OutputFile] = []
+            exists = False
+            for task in [None] if tasks is None else tasks:
+                job = self._started(account, task_name(name, task))
+                exists = exists or job is not None
+                above = "" if task is None else f"{task}/"
+                its = job.outputs.items() if job else ()
+                files += (OutputFile(above + path, len(data), self.now) for path, data in its)
+            return Outputs(tuple(sorted(files, key=lambda file: file.path)), exists=exists)
+
+    def read_output(
+        self, account: str, name: str, path: str, offset: int, limit_bytes: int, task: int | None = None
+    ) -> OutputPiece:
+        """See the port."""
+        with self._lock:
+            job = self._started(account, task_name(name, task))
+            if job is None or path not in job.outputs:
+                raise Rejected("there is no such file")
+            data = job.outputs[path]
+            return OutputPiece(data[offset : offset + limit_bytes], len(data))
+
+    def expected_start(self, spec: JobSpec) -> Forecast:
+        """See the port: now where there is room, else when the running jobs reach their time limits, one by one."""
+        with self._lock:
+            if self.faults.away or self.faults.queue_away:
+                raise Unreachable("the fake site is away")
+            if spec.gpus > self.gpus_total:
+                return Forecast(None, "the scheduler gave no time: Requested node configuration is not available")
+            return Forecast(max(self._room_at(self._gpus_of(spec)), spec.begin or self.now))
 
     def put_snapshot(self, account: str, digest: str, archive: Path) -> None:
         """See the port."""
@@ -272,6 +316,11 @@ class FakeScheduler:
             return Unreachable("the site's gateway refused: not an account of this site")
         if spec.gpus > self.gpus_total or (spec.cpus or 0) > spec.nodes * self.cpus_per_node:
             return Rejected("Requested node configuration is not available")
+        if any(not self._of(one.site_job_id) for one in spec.after):
+            return Unreachable("a job that it runs after has ended a while ago")
+        return self._keep(batch, spec)
+
+    def _keep(self, batch: str, spec: JobSpec) -> Answer:
         try:
             array = None if spec.array is None else parse_array(spec.array)
         except ArrayWrong as wrong:
@@ -297,6 +346,47 @@ class FakeScheduler:
         if self.faults.queue_away or self.faults.accounting_away:
             return Unreachable("the accounting database did not answer")
         return Absent()
+
+    def _started(self, account: str, name: str) -> FakeJob | None:
+        if self.faults.away:
+            raise Unreachable("the fake site is away")
+        jobs = (job for job in self.jobs.values() if (job.name, job.spec.account) == (name, account))
+        return next((job for job in jobs if job.attempts[0].started_at is not None), None)
+
+    def _may_start(self, job: FakeJob) -> bool:
+        """Look at its time and at the jobs that it runs after; one that never may run is ended, as Slurm is told to."""
+        met = [self._met(one) for one in job.spec.after]
+        if False in met:
+            self._end(job, AttemptState.CANCELLED, self.now)
+        return all(met) and (job.spec.begin is None or self.now >= job.spec.begin)
+
+    def _met(self, after: After) -> bool | None:
+        """Say whether another job, an array with all its tasks, ended as is waited for; None while it has not ended."""
+        newest = [job.attempts[-1].state for job in self._of(after.site_job_id)]
+        if not all(state.ended for state in newest):
+            return None
+        succeeded = all(state is AttemptState.SUCCEEDED for state in newest)
+        return {AfterKind.OK: succeeded, AfterKind.ANY: True, AfterKind.NOT_OK: not succeeded}[after.kind]
+
+    def _limit_of(self, job: FakeJob) -> datetime:
+        """Return when a running job reaches its time limit."""
+        started_at = job.attempts[-1].started_at or self.now
+        return started_at + timedelta(seconds=job.spec.time_limit_s)
+
+    def _room_at(self, gpus: int) -> datetime:
+        """Return when so many GPUs are free if the running jobs take all of their time, and the waiting ones none."""
+        running = [job for job in self.jobs.values() if job.attempts[-1].state is AttemptState.RUNNING]
+        free = self.gpus_total - sum(self._gpus_of(job.spec) for job in running)
+        at = self.now
+        for job in sorted(running, key=self._limit_of):
+            if free >= gpus:
+                break
+            free, at = free + self._gpus_of(job.spec), self._limit_of(job)
+        return at
+
+    def _of(self, site_job_id: str) -> list[FakeJob]:
+        """Return the job of an id, or all tasks of an array."""
+        return [job for job in self.jobs.values() if job.site_job_id == site_job_id]
 
     def _named(self, name: str) -> FakeJob:
         return next(job for job in self.jobs.values() if job.name == name)

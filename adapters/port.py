@@ -38,6 +38,25 @@ class AttemptState(StrEnum):
         return self not in (AttemptState.QUEUED, AttemptState.RUNNING, AttemptState.UNKNOWN)
 
 
+class AfterKind(StrEnum):
+    """Which end of another job a job waits for."""
+
+    OK = "afterok"
+    """It succeeded."""
+    ANY = "afterany"
+    """It ended, however."""
+    NOT_OK = "afternotok"
+    """It ended, and did not succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """A job of the same site that is known there, or all tasks of an array, and the end that is waited for."""
+
+    kind: AfterKind
+    site_job_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """One job as a site is asked to run it. Everything a person typed in it is data, never shell."""
@@ -72,6 +91,20 @@ class JobSpec:
     """SHA-256 (hex) of a gzipped tar of the user's folder, put there beforehand by `put_snapshot`."""
     array: str | None = None
     """An array job: its tasks in Slurm's words, such as `0-15%4` (adapters.arrays). All the rest is asked for each."""
+    after: tuple[After, ...] = ()
+    """All of these must have come true before it starts; one that never can ends the job."""
+    begin: datetime | None = None
+    """It does not start before this time."""
+    signal: str | None = None
+    """Sent to the user's program alone, such as `USR1`, `signal_s` before the time limit; schedulers may be up to
+    a minute early."""
+    signal_s: int | None = None
+    requeues: int = 0
+    """How many further runs the site may give it when a node fails or it is preempted; 0: it runs once."""
+    modules: tuple[str, ...] = ()
+    """Environment modules of the site, loaded in this order."""
+    container: str | None = None
+    """An Apptainer image that the program runs in: a path at the site, or a reference with its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +179,8 @@ class Attempt:
     """Why it waits or ended, in the scheduler's words; text from a site, to be shown with care."""
     task: int | None = None
     """Which task of an array; then `site_job_id` is the array's."""
+    expected_start: datetime | None = None
+    """When the scheduler expects to start a job that waits; None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +205,45 @@ class LogChunk:
     next_offset: int
     exists: bool
     """False while the job has written no log yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A regular file in a job's output folder."""
+
+    path: str
+    """Relative to the folder, parted by `/`: no `..`, no control character, none that differs by case alone."""
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a job's output folder holds."""
+
+    files: tuple[OutputFile, ...]
+    """In the order of their paths."""
+    left_out: tuple[str, ...] = ()
+    """Each a sentence: what lies there and is not listed, and why."""
+    exists: bool = True
+    """False while the job has made no such folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPiece:
+    """A piece of one output file."""
+
+    data: bytes
+    size_bytes: int
+    """Of the whole file, as it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """When a scheduler expects to start a job; None with the reason where it does not say."""
+
+    start: datetime | None
+    unknown: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +303,36 @@ class Scheduler(Protocol):
         """
         ...
 
+    def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
+        """List the regular files of a job's output folder, as that account; no link is followed.
+
+        Of an array those of the tasks that are named, each path led by its task: `7/model.bin`.
+
+        Raises:
+            Unreachable: the site did not answer.
+            Rejected: what lies there is no folder of that account.
+        """
+        ...
+
+    def read_output(
+        self, account: str, name: str, path: str, offset: int, limit_bytes: int, task: int | None = None
+    ) -> OutputPiece:
+        """Return a piece of one file of a job's output folder, or of that of one task of an array.
+
+        Raises:
+            Unreachable: the site did not answer.
+            Rejected: there is no regular file of that path, or the path is none that is listed.
+        """
+        ...
+
+    def expected_start(self, spec: JobSpec) -> Forecast:
+        """Ask when a job would start if it were sent now; nothing is sent.
+
+        Raises:
+            Unreachable: the site did not answer.
+        """
+        ...
+
     def put_snapshot(self, account: str, digest: str, archive: Path) -> None:
         """Bring a snapshot to the account, once; a repeat is a no-op.
 
@@ -252,6 +356,7 @@ class Scheduler(Protocol):
 
 
 __all__ = [
-    "UNLIMITED_S", "Absent", "Accepted", "Adoption", "Answer", "Attempt", "AttemptState", "JobSpec", "Known",
-    "LogChunk", "Observation", "Rejected", "Scheduler", "Sent", "SiteError", "SiteFacts", "Uncertain", "Unreachable",
+    "UNLIMITED_S", "Absent", "Accepted", "Adoption", "After", "AfterKind", "Answer", "Attempt", "AttemptState",
+    "Forecast", "JobSpec", "Known", "LogChunk", "Observation", "OutputFile", "OutputPiece", "Outputs", "Rejected",
+    "Scheduler", "Sent", "SiteError", "SiteFacts", "Uncertain", "Unreachable",
 ]  # fmt: skip

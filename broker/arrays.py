@@ -153,7 +153,7 @@ def _shown(row: Row[Any], task: int, seen: Any, attempts: Sequence[Attempt], ter
     if newest.state.ended:
         change.ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
         change.settles = True
-    elif (cause := _too_much(row, newest, owner, terms)) and not _is_to_end(seen):
+    elif (cause := _too_much(row, attempts, owner, terms)) and not _is_to_end(seen):
         change.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause[:300]}
     if _has_run(newest) and (seen is None or seen.started_at is None):
         change.values["started_at"] = newest.started_at
@@ -162,13 +162,14 @@ def _shown(row: Row[Any], task: int, seen: Any, attempts: Sequence[Attempt], ter
     return change if change.values or change.settles else None
 
 
-def _too_much(row: Row[Any], newest: Attempt, owner: Owner, terms: Terms) -> str | None:
+def _too_much(row: Row[Any], attempts: Sequence[Attempt], owner: Owner, terms: Terms) -> str | None:
     """Say what a task got beyond its part of the hold.
 
     A raised time limit ends a task of an array, where it makes a job's hold grow (broker.top_ups): the parts of the
     one hold are equal, and a task that got more than its part would take that of the others.
     """
-    cause = too_much(row, newest, owner, terms.gpu_types)
+    newest = attempts[-1]
+    cause = too_much(row, newest, owner, terms.gpu_types, len(attempts))
     if cause is None and newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
         raised, held = newest.time_limit_s // 60, row.time_limit_s // 60
         cause = f"its time limit was raised to {raised} min where {held} are held for each task"

@@ -64,8 +64,10 @@ def _as_seen(attempt: Attempt) -> EndedAttempt:
     )
 
 
-def too_much(row: Row[Any], newest: Attempt, owner: Owner, gpu_types: Mapping[str, str]) -> str | None:
+def too_much(row: Row[Any], newest: Attempt, owner: Owner, gpu_types: Mapping[str, str], runs: int) -> str | None:
     """Say what a job, or a task, that is not over got beyond what its hold pays for; None where it did not."""
+    if runs > 1 + row.requeues:
+        return f"the site runs it again, and its hold pays for {_runs(1 + row.requeues)}"
     expected = gpu_types[row.gpu_class] if row.gpus else "no GPU"
     rate = _rate_now(newest, owner)
     if rate > row.rate_credits_per_s:
@@ -78,6 +80,10 @@ def too_much(row: Row[Any], newest: Attempt, owner: Owner, gpu_types: Mapping[st
     if newest.time_limit_s == UNLIMITED_S:
         return f"its time limit was taken away where {row.time_limit_s // 60} min are held"
     return None
+
+
+def _runs(count: int) -> str:
+    return "one run" if count == 1 else f"{count} runs"
 
 
 def held_s(row: Row[Any]) -> int:

@@ -32,6 +32,10 @@ class Need:
     now: datetime
     tasks: int = 1
     """Of an array: each needs all of the above."""
+    runs: int = 1
+    """How many times it, or each task, may run: once, and the requeues that its site may give it."""
+    begin_at: datetime | None = None
+    """It does not start before."""
 
     @property
     def held_credits(self) -> int:
@@ -40,8 +44,13 @@ class Need:
 
     @property
     def task_credits(self) -> int:
-        """What one task would hold."""
-        return self.rate_credits_per_s * (self.time_limit_s + self.kill_grace_s)
+        """What one task would hold: its runs × that of one."""
+        return self.runs * self.rate_credits_per_s * (self.time_limit_s + self.kill_grace_s)
+
+    @property
+    def starts_at(self) -> datetime:
+        """When it starts at the earliest."""
+        return max(self.now, self.begin_at or self.now)
 
 
 def choose(payers: Sequence[Payer], award_id: str | None, need: Need) -> Payer:
@@ -84,7 +93,7 @@ def too_small(payer: Payer, need: Need) -> AwardTooSmall:
 
 def smaller(available: int, need: Need) -> str:
     """Word the smallest changes of a job's size that so many credits could hold."""
-    minutes = time_limit_that_fits(available, need.tasks * need.rate_credits_per_s, need.kill_grace_s)
+    minutes = time_limit_that_fits(available // need.runs, need.tasks * need.rate_credits_per_s, need.kill_grace_s)
     fewer, tasks = available * need.gpus // need.held_credits, available // need.task_credits
     choices = [f"--time {minutes}"] if minutes else []
     choices += [f"--gpus {fewer}"] if fewer else []
@@ -93,11 +102,16 @@ def smaller(available: int, need: Need) -> str:
 
 
 def _left_s(payer: Payer, need: Need) -> int:
-    return int((payer.end_at - need.now).total_seconds())
+    return int((payer.end_at - need.starts_at).total_seconds())
 
 
 def _ends_too_soon(last: Payer, need: Need) -> AwardNotActive:
     left_s = _left_s(last, need)
+    if left_s <= 0:
+        return AwardNotActive(
+            f"the job is to begin {_day(need.starts_at)}, and award {last.award_id} ends {_day(last.end_at)}",
+            "an earlier --begin, or ask your programme manager for an extension",
+        )
     return AwardNotActive(
         f"award {last.award_id} ends {_day(last.end_at)}, "
         f"{-(-(need.time_limit_s - left_s) // 60)} min before the job's time limit would",

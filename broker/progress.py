@@ -11,7 +11,8 @@ from broker.schemas import JobDetail, JobOut, TaskOut
 _EMPTY: dict[str, Any] = {"name": None, "reason": None, "notices": [], "exit_code": None}
 HIDDEN = tuple(_EMPTY)
 _EMPTY_OF_TASK: dict[str, Any] = {"reason": None, "exit_code": None}
-HIDDEN_IN_DETAIL = (*HIDDEN, "snapshot", "script_sha256", "causes")
+_TOOLS: dict[str, Any] = {"named_environment": None, "modules": [], "container": None}
+HIDDEN_IN_DETAIL = (*HIDDEN, "snapshot", "script_sha256", *_TOOLS, "causes")
 
 
 def progress_of(job: JobOut) -> JobOut:
@@ -23,7 +24,7 @@ def progress_in_detail(job: JobDetail) -> JobDetail:
     """Return a job with its timeline as its project's coach sees it."""
     events = [event.model_copy(update={"cause": None}) for event in job.events]
     empty = {"snapshot": None, "script_sha256": None, "hidden": list(HIDDEN_IN_DETAIL)}
-    return job.model_copy(update={**_EMPTY, **empty, "events": events})
+    return job.model_copy(update={**_EMPTY, **_TOOLS, **empty, "events": events})
 
 
 def progress_of_task(task: TaskOut) -> TaskOut:

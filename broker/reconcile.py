@@ -6,7 +6,7 @@ open with the reason shown: unknown is never zero, and one odd row never holds u
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -43,13 +43,15 @@ from storage.tables import utcnow
 
 APPLY_MAX = 200
 """Jobs per write, so that no lock is held for long."""
+EXPECTED_START_MOVES = timedelta(minutes=5)
+"""An estimate that moved by less is not written anew: schedulers reckon it again every few seconds."""
 
 _WATCHED = (
     jobs.c.id, jobs.c.state, jobs.c.reason, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.gpus,
     jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at, jobs.c.award_id,
     jobs.c.project_id, jobs.c.programme_id, jobs.c.site_id, jobs.c.weight_thousandths, jobs.c.exclusive,
     jobs.c.charging_rule_id, jobs.c.rate_credits_per_s, jobs.c.held_credits, jobs.c.missing_since,
-    jobs.c.array_words, jobs.c.tasks, jobs.c.cancel_sent_at,
+    jobs.c.array_words, jobs.c.tasks, jobs.c.cancel_sent_at, jobs.c.requeues, jobs.c.expected_start_at,
 )  # fmt: skip
 log = structlog.get_logger()
 
@@ -199,10 +201,11 @@ def _shown(changes: Changes, attempts: Sequence[Attempt], terms: Terms) -> Chang
     if newest.state is AttemptState.UNKNOWN:
         return _with_reason(changes, unknown_text(newest))
     _follow(changes, newest)
+    _expect(changes, newest)
     if newest.state.ended:
         changes.ended, changes.settles = ended, True  # each is charged with the last one, in one settlement
     else:
-        _watch_size(changes, newest, owner, terms.gpu_types)
+        _watch_size(changes, newest, owner, terms.gpu_types, len(attempts))
     return changes
 
 
@@ -251,10 +254,18 @@ def _cause(newest: Attempt) -> str:
     return "put back into the queue by the site" if newest.state is AttemptState.QUEUED else end_text(newest)
 
 
-def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str]) -> None:
+def _expect(changes: Changes, newest: Attempt) -> None:
+    """Keep the scheduler's estimate of a job that waits, and forget it once the job runs."""
+    before, after = changes.row.expected_start_at, newest.expected_start
+    known = before is not None and after is not None
+    if (abs(after - before) >= EXPECTED_START_MOVES) if known else (before is not after):
+        changes.values["expected_start_at"] = after
+
+
+def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str], runs: int) -> None:
     """Ask for the end of a job that got more than its hold pays for."""
     row = changes.row
-    cause = too_much(row, newest, owner, gpu_types)
+    cause = too_much(row, newest, owner, gpu_types, runs)
     if cause is None and newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
         changes.time_limit_s = newest.time_limit_s
     if cause is not None and row.cancel_requested_at is None:

@@ -87,6 +87,12 @@ class Client:
             headers.get("Idf-Job-State", ""),
         )
 
+    def output(self, job: str, path: str, offset: int, limit_bytes: int) -> bytes:
+        """Read a piece of one of the output files of a job, or of one task of an array (`ID_7`). Raises Failure."""
+        of, task = task_of(job)
+        query: Query = {"path": path, "offset": offset, "limit_bytes": limit_bytes, "task": task}
+        return self._request("GET", _with(f"/v1/jobs/{part(of)}/outputs/content", query)).body
+
     def _request(self, method: str, path: str, headers: Row | None = None, body: Any = None) -> Answer:
         answer = self._wire.exchange(method, path, headers or {}, body)
         _raise_if_refused(answer)

@@ -156,6 +156,12 @@ def _facts(job: Row) -> list[tuple[str, object]]:
         ("site", where),
         ("GPUs", f"{job_size_text(job)}{nodes}, at most {duration_text(job['time_limit_s'])}"),
         ("folder", job.get("snapshot")),
+        ("runs in", _tools(job)),
+        ("after", ", ".join(f"{one['job']} ({one['kind']}, {one['state']})" for one in job.get("after", [])) or None),
+        ("begins", _not_before(job)),
+        ("starts", _expected(job)),
+        ("signal", f"{job['signal']}, {job['signal_s']} s before the time limit" if job.get("signal") else None),
+        ("runs", f"at most {1 + job['requeues']}, held for each" if job.get("requeues") else None),
     ]
 
 
@@ -164,6 +170,28 @@ def _tasks_fact(job: Row) -> str | None:
         return None
     states = ", ".join(f"{count} {state}" for state, count in job["tasks_by_state"].items())
     return f"{tasks_text(job)}: {states}"
+
+
+def _tools(job: Row) -> str | None:
+    """Say what is put around a job's program."""
+    named = [f"environment {job['named_environment']}"] if job.get("named_environment") else []
+    named += [f"module {name}" for name in job.get("modules", [])]
+    named += [f"image {job['container']}"] if job.get("container") else []
+    return ", ".join(named) or None
+
+
+def _not_before(job: Row) -> str | None:
+    begins = job.get("begin_at")
+    return f"not before {moment_text(begins)}" if begins and not job["started_at"] else None
+
+
+def _expected(job: Row) -> str | None:
+    """Say when a job that waits at a site is expected to start, or why nobody knows."""
+    if job["state"] != "queued":
+        return None
+    if job.get("expected_start_at"):
+        return f"about {moment_text(job['expected_start_at'])}, as its scheduler reckons"
+    return f"unknown: {job['expected_start_unknown']}" if job.get("expected_start_unknown") else None
 
 
 def _money(job: Row) -> list[tuple[str, object]]:

@@ -41,6 +41,7 @@ class Row:
     """Which task of the array `job`; None of a job that is none."""
     tasks: str = ""
     """All those that the row stands for, as accounting shows tasks that have no record of their own: `5-15%4`."""
+    expected_start: datetime | None = None
 
     def attempt(self, cluster: str, account: str) -> Attempt:
         """Return the port's view of it. A requeue resets the submit time, so that tells attempts apart.
@@ -59,6 +60,7 @@ class Row:
             node_count=self.tres.nodes, nodes=self.nodes,
             time_limit_s=self.time_limit_s, exit_code=self.exit_code, signal=self.signal, reason=self.reason,
             task=self.task,
+            expected_start=self.expected_start,
         )  # fmt: skip
 
     def of_each_task(self) -> "list[Row]":
@@ -105,7 +107,7 @@ def _job(word: str) -> dict[str, Any]:
 
 
 def _queue_row(field: dict[str, str]) -> Row:
-    """squeue's start and end of a job that waits are a forecast: left out. Its end is decided by accounting."""
+    """squeue's start of a job that waits is a forecast, its end left out. Its end is decided by accounting."""
     native = field["State"]
     state = attempt_state(native)
     begun = state is not AttemptState.QUEUED
@@ -113,6 +115,7 @@ def _queue_row(field: dict[str, str]) -> Row:
         **_job(field["JobArrayID"]), name=field["Name"], user=field["UserName"], work_folder=field["WorkDir"],
         state=state, native_state=native, submitted_at=_moment(field["SubmitTime"]),
         started_at=_moment(field["StartTime"]) if begun else None,
+        expected_start=None if begun else _moment(field["StartTime"]),
         ended_at=_moment(field["EndTime"]) if state.ended else None,
         elapsed_s=_clock(field["TimeUsed"]) or 0, tres=parse_tres(field["tres-alloc"]) if begun else Tres(),
         time_limit_s=_limit(field["TimeLimit"]), nodes=host_list(field["NodeList"]) if begun else (),

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from adapters.arrays import ArrayWrong, array_words, parse_array
 from adapters.errors import Rejected
-from adapters.port import JobSpec
+from adapters.port import After, JobSpec
 
 SCRIPT_BYTES_MAX = 3 << 20
 """Slurm's own bound is 4 MiB (max_script_size); base64 makes four bytes of three."""
@@ -21,6 +21,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _SITE_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,63}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*){0,7}", re.ASCII)
+_IMAGE_PATH = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9._+@-]*(/[A-Za-z0-9_][A-Za-z0-9._+@-]*)*", re.ASCII)
+_IMAGE_REFERENCE = re.compile(
+    r"(docker|oras)://[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)+(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?"
+    r"@sha256:[0-9a-f]{64}",
+    re.ASCII,
+)
+_SITE_JOB = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?", re.ASCII)
+_SIGNAL = re.compile(r"HUP|INT|QUIT|USR1|USR2|TERM|CONT", re.ASCII)
+SIGNAL_S_MAX = 65535
+"""Slurm's own bound."""
+AFTER_MAX = 16
 _READ_ONLY_IN_BASH = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
 
 _HEAD = """\
@@ -51,8 +63,19 @@ _TAIL = """\
 [ -r "$HOME/.bash_profile" ] && . "$HOME/.bash_profile"
 words=()
 while IFS= read -r -d '' word; do words+=("$word"); done < "$job/words"
+@modules@export IDF_OUTPUTS="$job/outputs"
 while IFS= read -r -d '' pair; do export "$pair"; done < "$job/environment"
-exec @program@"${words[@]}"
+@container@exec @program@"${words[@]}"
+"""
+_LOAD_MODULES = """\
+type module >/dev/null 2>&1 || stop "this site has no environment modules"
+while IFS= read -r -d '' name; do
+  module load "$name" || stop "the module $name could not be loaded"
+done < "$job/modules"
+"""
+_ENTER_CONTAINER = """\
+IFS= read -r -d '' image < "$job/image"
+command -v apptainer >/dev/null || stop "this site has no apptainer"
 """
 
 
@@ -60,7 +83,8 @@ def batch_script(spec: JobSpec) -> str:
     """Return the script for `sbatch`, ASCII only.
 
     The job starts in the project account's home, or in its snapshot if it has one, with the login profile
-    read and then `spec.environment` on top.
+    read, its modules loaded and then `spec.environment` on top; what it writes into the folder `$IDF_OUTPUTS`
+    can be listed and fetched.
 
     Raises:
         Rejected: the name, the environment, the arguments or their size cannot be carried.
@@ -72,11 +96,39 @@ def batch_script(spec: JobSpec) -> str:
         parts.append(_data("script", spec.script) + 'chmod 700 "$job/script"\n')
     parts.append(_data("words", _with_nul([word.encode() for word in spec.arguments])))
     parts.append(_data("environment", _with_nul(_pairs(spec))))
+    parts += _data_of_tools(spec)
+    parts.append('mkdir -p "$job/outputs" || stop "no room for the folder of outputs"\n')
     parts.append(_enter_snapshot(spec.snapshot) if spec.snapshot else 'cd "$HOME" || exit 1\n')
-    parts.append(_TAIL.replace("@program@", _program(spec.script)))
+    parts.append(_tail(spec))
     script = "".join(parts)
     _require(len(script) <= SCRIPT_BYTES_MAX, f"the script is too large: {len(script)} of {SCRIPT_BYTES_MAX} bytes")
     return script
+
+
+def _data_of_tools(spec: JobSpec) -> Iterable[str]:
+    """Yield the names of modules and image, as data."""
+    for name in spec.modules:
+        _require(_MODULE.fullmatch(name) and len(name) <= 128, f"not a name that a module can have: {name!r}")
+    if spec.modules:
+        yield _data("modules", _with_nul([name.encode() for name in spec.modules]))
+    if spec.container is not None:
+        _require(is_image(spec.container), f"neither a path nor a reference with its digest: {spec.container!r}")
+        yield _data("image", _with_nul([spec.container.encode()]))
+
+
+def is_image(text: str) -> bool:
+    """Say whether a text names an image: a plain path, or `docker://name@sha256:…` (or `oras://`)."""
+    fits = _IMAGE_REFERENCE.fullmatch(text) or (_IMAGE_PATH.fullmatch(text) and ".." not in text.split("/"))
+    return bool(fits) and len(text) <= 1024
+
+
+def _tail(spec: JobSpec) -> str:
+    program = _program(spec.script)
+    if spec.container is not None:
+        program = f'apptainer exec {"--nv " if spec.gpus else ""}"$image" {program}'
+    text = _TAIL.replace("@modules@", _LOAD_MODULES if spec.modules else "")
+    text = text.replace("@container@", _ENTER_CONTAINER if spec.container is not None else "")
+    return text.replace("@program@", program)
 
 
 def sbatch_flags(spec: JobSpec) -> list[str]:
@@ -88,7 +140,8 @@ def sbatch_flags(spec: JobSpec) -> list[str]:
     Raises:
         Rejected: a number or a word of the spec cannot be asked of Slurm.
     """
-    flags = ["--ignore-pbs", "--no-requeue", "--export=ALL", "--open-mode=append", "--dependency=singleton"]
+    flags = ["--ignore-pbs", "--requeue" if spec.requeues else "--no-requeue", "--export=ALL", "--open-mode=append"]
+    flags += _dependency(spec.after)
     flags += [f"--job-name={spec.name}", f"--nodes={_positive(spec.nodes, 'nodes')}"]
     flags += [f"--time={_minutes(spec.time_limit_s)}", *_processor_flags(spec)]
     if spec.array is not None:
@@ -101,7 +154,30 @@ def sbatch_flags(spec: JobSpec) -> list[str]:
         flags.append(f"--partition={_site_word(spec.partition)}")
     if spec.deadline is not None:
         flags.append(f"--deadline={_time(spec.deadline)}")
+    if spec.begin is not None:
+        flags.append(f"--begin={_time(spec.begin)}")
+    if spec.signal is not None:
+        flags.append(_signal(spec))
     return flags
+
+
+def _dependency(after: tuple[After, ...]) -> list[str]:
+    """Singleton, and the jobs that this one runs after; one that never may run is ended, or it would wait for ever."""
+    _require(len(after) <= AFTER_MAX, f"a job runs after at most {AFTER_MAX} others, not {len(after)}")
+    for one in after:
+        _require(_SITE_JOB.fullmatch(one.site_job_id), f"not a job's id at a site: {one.site_job_id!r}")
+    words = ["singleton", *(f"{one.kind.value}:{one.site_job_id}" for one in after)]
+    flags = [f"--dependency={','.join(words)}"]
+    return [*flags, "--kill-on-invalid-dep=yes"] if after else flags
+
+
+def _signal(spec: JobSpec) -> str:
+    """To the batch shell only (`B:`): the wrapper became the user's program, so that is what gets it."""
+    _require(_SIGNAL.fullmatch(spec.signal or ""), f"not a signal that a job can be sent: {spec.signal!r}")
+    seconds = spec.signal_s or 0
+    _require(0 < seconds <= SIGNAL_S_MAX, f"a signal is sent 1 to {SIGNAL_S_MAX} s before the end, not {seconds}")
+    _require(seconds < spec.time_limit_s, f"the signal would be sent {seconds} s before the end of {spec.time_limit_s}")
+    return f"--signal=B:{spec.signal}@{seconds}"
 
 
 def _processor_flags(spec: JobSpec) -> Iterable[str]:

@@ -15,6 +15,7 @@ from accounting.refund_values import job_euros, posted_refunds
 from accounting.tariffs import Euros
 from adapters.arrays import INDEX_MAX, parse_array, task_name
 from adapters.port import LogChunk
+from broker.after import links_of
 from broker.api.edge import (
     ANYBODY,
     At,
@@ -35,10 +36,11 @@ from broker.dispatch import job_name
 from broker.errors import BadRequest, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import ENDED, JobState
 from broker.memberships import LOG_READERS, SUBMITTERS
-from broker.models import JobEvent, Person, Project, Site
+from broker.models import JobEvent, JobPayload, Person, Project, Site
 from broker.moves import jobs
 from broker.progress import progress_in_detail, progress_of
 from broker.schemas import (
+    AfterOut,
     EventOut,
     JobDetail,
     JobIn,
@@ -52,7 +54,8 @@ from broker.schemas import (
     Worth,
 )
 from broker.snapshots import require_snapshot
-from broker.submit import PLACEMENT_TRIES_MAX, Plan, hold, job_out, plan, plan_out
+from broker.starts import expected, sooner
+from broker.submit import PLACEMENT_TRIES_MAX, Plan, hold, job_out, plan, plan_out, plans
 from broker.tasks import by_state, rows_of_tasks, state_of
 from quotas.errors import QuotaError
 from quotas.writer import RowClash
@@ -86,10 +89,10 @@ def submit(body: JobIn, at: At) -> Response:
 def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
     with at.services.database.rows() as connection:
         known = is_kept(connection, question)
-        if not known:
-            decided = _plan(connection, at, body)
+        choices = [] if known else _plans(connection, at, body)
     if known:
         return _again(at, body, question)
+    decided = sooner(at.services, choices)
     content = ""
 
     def record(answer: JobOut) -> Any:
@@ -103,6 +106,10 @@ def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
 
 def _plan(connection: Connection, at: Edge, body: JobIn) -> Plan:
     return plan(connection, at.caller, body, utcnow(), array_tasks_max=at.services.settings.array_tasks_max)
+
+
+def _plans(connection: Connection, at: Edge, body: JobIn) -> list[Plan]:
+    return plans(connection, at.caller, body, utcnow(), array_tasks_max=at.services.settings.array_tasks_max)
 
 
 def _again(at: Edge, body: JobIn, question: Question) -> Response:
@@ -121,7 +128,11 @@ def dry_run(body: JobIn, at: At) -> PlanOut:
     """Say where a job would run and what it would hold, without submitting it."""
     at.question(body)
     with at.services.database.rows() as connection:
-        return plan_out(_plan(connection, at, body))
+        choices = _plans(connection, at, body)
+    decided = sooner(at.services, choices)
+    forecast = expected(at.services, [decided])[0]
+    shown = {"expected_start_at": forecast.start, "expected_start_unknown": forecast.unknown}
+    return plan_out(decided).model_copy(update=shown)
 
 
 @router.post("/quota/why", response_model=WhyOut, openapi_extra=allow("engineer"), tags=["quota"])
@@ -223,6 +234,7 @@ def show_job(job_id: str, at: At) -> JobDetail:
         refunds = posted_refunds(session, job_id)
         seen = JobDetail(
             **_out(row).model_dump(),
+            **_asked(session, row),
             snapshot=row["snapshot"],
             script_sha256=row["script_sha256"],
             events=[EventOut.model_validate(event, from_attributes=True) for event in events],
@@ -239,6 +251,21 @@ def _by_state(session: Session, row: Any) -> dict[str, int] | None:
     if row["array_words"] is None:
         return None
     return by_state(row["array_words"], row["state"], rows_of_tasks(session, [row["id"]])[row["id"]])
+
+
+def _asked(session: Session, row: Any) -> dict[str, Any]:
+    """Return what else was asked of a job: what it runs after, in which tools, with which signal."""
+    payload = session.get_one(JobPayload, row["id"])
+    waits = JobState(row["state"]) is JobState.QUEUED and row["expected_start_at"] is None
+    return {
+        "after": [AfterOut(job=link.id, kind=link.kind, state=link.state) for link in links_of(session, row["id"])],
+        "signal": row["signal"],
+        "signal_s": row["signal_s"],
+        "named_environment": payload.named_environment,
+        "modules": payload.modules,
+        "container": payload.container,
+        "expected_start_unknown": "the site's scheduler has not reckoned it yet" if waits else None,
+    }
 
 
 def usage_out(record: UsageRecord, value: ChargeValue) -> UsageOut:

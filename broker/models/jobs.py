@@ -6,8 +6,10 @@ from sqlalchemy import (
     JSON,
     CheckConstraint,
     Column,
+    ForeignKey,
     Index,
     LargeBinary,
+    String,
     text,
 )
 from sqlmodel import Field, SQLModel
@@ -38,6 +40,8 @@ class Job(SQLModel, table=True):
             " OR (tasks_waiting >= 0 AND tasks_running >= 0 AND tasks_waiting + tasks_running <= tasks)",
             name="tasks_counted",
         ),
+        CheckConstraint("requeues >= 0", name="requeues_not_negative"),
+        CheckConstraint("(signal IS NULL) = (signal_s IS NULL)", name="signal_with_its_time"),
         Index("ix_job_site_id_state", "site_id", "state"),
         Index("ix_job_unsettled", "site_id", "id", sqlite_where=_UNSETTLED, postgresql_where=_UNSETTLED),
         Index("ix_job_project_id_id", "project_id", "id"),
@@ -99,6 +103,15 @@ class Job(SQLModel, table=True):
     ended_at: datetime | None = moment(nullable=True)
     settled_at: datetime | None = moment(nullable=True)
     exit_code: int | None = None
+    begin_at: datetime | None = moment(nullable=True)
+    """It does not start before."""
+    signal: str | None = Field(default=None, max_length=8)
+    signal_s: int | None = None
+    """How long before its time limit it is sent the signal."""
+    requeues: int = 0
+    """Further runs that its site may give it, for which it holds as well."""
+    expected_start_at: datetime | None = moment(nullable=True)
+    """By the scheduler's own estimate, while it waits there; None where that tells none."""
 
     array_words: str | None = Field(default=None, max_length=1000)
     """Of an array: its tasks in Slurm's words, as they were asked for. Sizes, rate and time limit are those of one."""
@@ -148,6 +161,21 @@ class JobPayload(SQLModel, table=True):
     script: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     arguments: list[str] = Field(sa_column=Column(JSON, nullable=False))
     environment: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+    named_environment: str | None = Field(default=None, max_length=40)
+    modules: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    """As they were at the submission, those of the named environment first."""
+    container: str | None = Field(default=None, max_length=1024)
+
+
+class JobAfter(SQLModel, table=True):
+    """That a job runs after another one of its project, and after which end of that."""
+
+    __tablename__ = "job_after"
+    __table_args__ = (CheckConstraint("kind IN ('afterok', 'afterany', 'afternotok')", name="kind_known"),)
+
+    job_id: str = reference("job.id", primary_key=True)
+    other_id: str = Field(sa_column=Column(String(40), ForeignKey("job.id"), primary_key=True, index=True))
+    kind: str = Field(max_length=16)
 
 
 class JobEvent(SQLModel, table=True):

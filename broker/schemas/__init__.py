@@ -62,10 +62,14 @@ from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut
 from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import (
+    AfterIn,
+    AfterOut,
     EventOut,
     JobDetail,
     JobIn,
     JobOut,
+    OutputOut,
+    OutputsOut,
     PlanOut,
     SnapshotOut,
     TaskDetail,
@@ -106,7 +110,13 @@ from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut, TariffEntered, TariffIn, TariffOut, ValuedOut
 from broker.schemas.refunds import RefundIn, RefundOut, RefusalIn, Worth
 from broker.schemas.reports import GpuReportOut, GpuReportRow
-from broker.schemas.sites import SiteIn, SiteOut
+from broker.schemas.sites import (
+    NamedEnvironmentIn,
+    NamedEnvironmentOut,
+    NamedEnvironmentRef,
+    SiteIn,
+    SiteOut,
+)
 from broker.schemas.underuse import ForecastOut, JustificationDecisionIn, JustificationIn, ReclaimOut
 
 __all__ = [
@@ -118,6 +128,8 @@ __all__ = [
     "SLUG_PATTERN",
     "TIME_LIMIT_S_MAX",
     "ActReference",
+    "AfterIn",
+    "AfterOut",
     "AidCeilingOut",
     "AidDeclarationIn",
     "AidDeclarationOut",
@@ -177,6 +189,9 @@ __all__ = [
     "MemberIn",
     "MemberOut",
     "MemberRole",
+    "NamedEnvironmentIn",
+    "NamedEnvironmentOut",
+    "NamedEnvironmentRef",
     "Nature",
     "OrganisationChange",
     "OrganisationDetail",
@@ -184,6 +199,8 @@ __all__ = [
     "OrganisationOut",
     "OutcomeIn",
     "OutcomeOut",
+    "OutputOut",
+    "OutputsOut",
     "Page",
     "PersonChange",
     "PersonDetail",

@@ -15,6 +15,8 @@ from adapters.fake import FakeScheduler
 from adapters.port import (
     Absent,
     Accepted,
+    After,
+    AfterKind,
     Attempt,
     AttemptState,
     JobSpec,
@@ -339,3 +341,61 @@ def test_it_says_what_it_is(ground: Ground) -> None:
     assert facts.scheduler
     assert facts.cluster
     assert not facts.problems
+
+
+def test_a_job_after_another_waits_and_runs(ground: Ground) -> None:
+    first = send(ground, spec(ground.account, "sleep 3\n"))
+    second = send(ground, spec(ground.account, "sleep 2\n", after=(After(AfterKind.OK, first.site_job_id),)))
+    seen = ground.scheduler.observe([second]).attempts[second.site_job_id][-1]
+    assert seen.state is AttemptState.QUEUED
+    assert ground.ended(first).state is AttemptState.SUCCEEDED
+    assert ground.ended(second).state is AttemptState.SUCCEEDED
+
+
+def test_a_job_after_a_failure_that_was_to_be_a_success_never_runs(ground: Ground) -> None:
+    first = send(ground, spec(ground.account, "sleep 3; exit 3\n"))
+    second = send(ground, spec(ground.account, "sleep 2\n", after=(After(AfterKind.OK, first.site_job_id),)))
+    assert ground.ended(first, AttemptState.FAILED, 3).state is AttemptState.FAILED
+    last = ground.ended(second, AttemptState.CANCELLED)
+    assert (last.state, last.elapsed_s) == (AttemptState.CANCELLED, 0)
+
+
+def test_a_job_after_one_that_is_not_known_is_not_sent(ground: Ground) -> None:
+    job = spec(ground.account, after=(After(AfterKind.OK, "99999999"),))
+    assert isinstance(ground.scheduler.submit(fresh("batch"), [job])[job.name], Unreachable)
+
+
+def test_a_job_does_not_begin_before_its_time(ground: Ground) -> None:
+    job = send(ground, spec(ground.account, begin=ground.now() + timedelta(hours=1)))
+    ground_state = ground.scheduler.observe([job]).attempts[job.site_job_id][-1].state
+    assert ground_state is AttemptState.QUEUED
+    assert isinstance(ground.scheduler.cancel([job])[job.name], Accepted)
+    assert ground.ended(job).state is AttemptState.CANCELLED
+
+
+def test_outputs_are_listed_and_read(ground: Ground) -> None:
+    job = send(ground, spec(ground.account, 'printf one > "$IDF_OUTPUTS/a.txt"\nsleep 2\n'))
+    ground.running(job)
+    if isinstance(ground, FakeGround):
+        ground.fake.write_output(job.name, "a.txt", b"one")
+    files = wait_for(lambda: ground.scheduler.list_outputs(job.account, job.name).files)
+    assert [(file.path, file.size_bytes) for file in files] == [("a.txt", 3)]
+    piece = ground.scheduler.read_output(job.account, job.name, "a.txt", 1, 100)
+    assert (piece.data, piece.size_bytes) == (b"ne", 3)
+    for path in ("missing", "../claim"):
+        with pytest.raises(Rejected):
+            ground.scheduler.read_output(job.account, job.name, path, 0, 100)
+
+
+def test_a_job_that_never_was_has_no_outputs(ground: Ground) -> None:
+    assert not ground.scheduler.list_outputs(ground.account, fresh()).exists
+
+
+def test_it_tells_when_a_job_would_start_or_why_not(ground: Ground) -> None:
+    begin = (ground.now() + timedelta(hours=2)).replace(microsecond=0)
+    forecast = ground.scheduler.expected_start(spec(ground.account, begin=begin))
+    assert forecast.start is not None
+    assert forecast.start >= begin
+    never = ground.scheduler.expected_start(spec(ground.account, gpus=400))
+    assert never.start is None
+    assert "Requested node configuration is not available" in str(never.unknown)

@@ -32,10 +32,10 @@ WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
         "",
     ]
 )
-VARIABLES = st.from_regex(r"IDF_[A-Za-z0-9_]{0,20}", fullmatch=True)
+VARIABLES = st.from_regex(r"IDF_[A-Za-z0-9_]{0,20}", fullmatch=True).filter(lambda name: name != "IDF_OUTPUTS")
 SHOW = """\
 for word; do printf '%s\\0' "$word"; done
-env -0 | LC_ALL=C sort -z | grep -z '^IDF_' || true
+env -0 | LC_ALL=C sort -z | grep -z '^IDF_' | grep -zv '^IDF_OUTPUTS=' || true
 """
 
 

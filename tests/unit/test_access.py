@@ -207,6 +207,8 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/jobs"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}/log"): (200, 200, 200, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/outputs"): (200, 200, 200, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/outputs/content"): (404, 404, 404, 403, 404, 404),  # the job was not sent yet
     ("POST", "/v1/jobs/{job_id}/cancel"): (200, 200, 403, 403, 404, 404),
     ("GET", "/v1/jobs/{job_id}/tasks"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}/tasks/{task}"): (200, 200, 200, 200, 404, 404),
@@ -240,6 +242,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/tokens"): ANY,
     ("POST", "/v1/tokens/{token_id}/revoke"): ANY,
     ("GET", "/v1/sites"): ANY,
+    ("GET", "/v1/environments"): ANY,
     ("GET", "/v1/gpu-classes"): ANY,
     ("GET", "/v1/gpu-classes/history"): ANY,
     ("GET", "/v1/charging-rules"): ANY,
@@ -247,6 +250,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/snapshots/{digest}"): ANY,
 }
 QUERIES = {
+    "/v1/jobs/{job_id}/outputs/content": "?path=model.pt",
     "/v1/jobs": "?project=vision",
     "/v1/quota": "?project=vision",
     "/v1/awards": "?project=vision",
@@ -257,6 +261,7 @@ QUERIES = {
 }
 SNAPSHOT = b"\x1f\x8b a folder"
 JOB_NAME, SCRIPT, CAUSE = "canary-of-the-name", "#!/bin/sh\necho canary-of-the-script\n", "canary-of-the-cause"
+MODULE = "canary-of-the-module"
 
 
 @pytest.fixture
@@ -350,7 +355,7 @@ def test_lists_speak_of_ones_own_projects_only(parts: World) -> None:
 def ended(region: World, person: str, project: str) -> str:
     """Run a job to its settled end, with words of the engineer's wherever there may be any; return its id."""
     assert isinstance(region.scheduler, FakeScheduler)
-    job_id: str = region.submit(person, project=project, name=JOB_NAME, script=SCRIPT, snapshot=None)["id"]
+    job_id: str = region.submit(person, project=project, name=JOB_NAME, script=SCRIPT, modules=[MODULE])["id"]
     region.step()
     region.scheduler.advance(0)
     region.step()
@@ -369,9 +374,11 @@ def test_a_coach_sees_progress_and_nothing_that_engineers_wrote(parts: World) ->
     whole, seen = (parts.job(job_id, part) for part in ("viewer", "coach"))
     hidden = {"name": None, "reason": None, "notices": [], "exit_code": None, "snapshot": None, "script_sha256": None}
     assert (whole["name"], whole["reason"], whole["exit_code"], whole["hidden"]) == (JOB_NAME, CAUSE, 42, [])
-    assert set(seen["hidden"]) == {*hidden, "causes"}
+    tools = {"named_environment": None, "modules": [], "container": None}
+    assert set(seen["hidden"]) == {*hidden, *tools, "causes"}
+    assert {key: seen[key] for key in tools} == tools
     differ = {key for key in whole if whole[key] != seen[key]}
-    assert differ == (set(hidden) - {"snapshot"}) | {"hidden", "events"}
+    assert differ == (set(hidden) - {"snapshot"}) | {"hidden", "events", "modules"}
     assert {key: seen[key] for key in hidden} == hidden
     assert [(e["at"], e["state"], e["cause"]) for e in seen["events"]] == [
         (e["at"], e["state"], None) for e in whole["events"]
@@ -384,11 +391,11 @@ def test_a_coach_sees_progress_and_nothing_that_engineers_wrote(parts: World) ->
 
 def test_no_answer_to_a_coach_holds_a_word_of_the_engineers(parts: World) -> None:
     job_id = ended(parts, "ines", "vision")
-    words = (JOB_NAME, CAUSE, "canary-of-the-script", sha256(SCRIPT.encode()).hexdigest())
+    words = (JOB_NAME, CAUSE, MODULE, "canary-of-the-script", sha256(SCRIPT.encode()).hexdigest())
     told = {"viewer": "", "coach": ""}
     for part in told:
         for method, path in BY_PART:
             if method == "GET" and "snapshots" not in path:
                 told[part] += ask_well(parts, part, method, path, job_id).text
-    assert [word in told["coach"] for word in words] == [False] * 4
-    assert [word in told["viewer"] for word in words] == [True, True, False, True], "the words can be found at all"
+    assert [word in told["coach"] for word in words] == [False] * 5
+    assert [word in told["viewer"] for word in words] == [True, True, True, False, True], "they can be found"

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 from money import EVER, fake
+from sqlalchemy import update
 from sqlmodel import col, select
-from world import HOUR, World, world
+from world import HOUR, SITE, World, world
 
 from accounting.models import UsageRecord
 from adapters.arrays import task_name
 from adapters.port import AttemptState
 from broker import arrays
 from broker.dispatch import dispatch, job_name
-from broker.models import JobTask
+from broker.models import JobTask, Site
 from broker.recheck import recheck
 from broker.reconcile import reconcile
 from broker.tasks import job_tasks
@@ -185,8 +186,11 @@ def test_many_tasks_are_written_in_several_writes(region: World, monkeypatch: py
     assert arrays.TASKS_APPLY_MAX == 500
 
 
-def test_each_attempt_of_a_requeued_task_is_charged_on_its_part(region: World) -> None:
+def test_a_task_may_run_as_often_as_its_part_pays_for(region: World) -> None:
+    with region.services.database.write() as session:
+        session.execute(update(Site).values(settings={**SITE, "requeues": 1}))
     job_id = started(region, "0-1")
+    assert region.award()["held_credits"] == 2 * 2 * PART
     fake(region).advance(3000)
     fake(region).requeue(task(job_id, 0))
     region.step()
@@ -194,6 +198,59 @@ def test_each_attempt_of_a_requeued_task_is_charged_on_its_part(region: World) -
     assert region.job(job_id)["state"] == "running"
     fake(region).advance(0)
     region.step()
+    fake(region).advance(500)
+    finish(region, job_id, 0)
+    region.step()
+    assert tasks(region, job_id)[0]["charged_credits"] == 3500 * S
+    assert region.award()["held_credits"] == 2 * PART
+
+
+def test_a_task_that_runs_again_where_its_part_pays_for_one_run_is_ended(region: World) -> None:
+    job_id = started(region, "0-1")
+    fake(region).advance(100)
+    fake(region).requeue(task(job_id, 0))
+    fake(region).advance(0)
+    region.step()
+    region.step()
+    seen = tasks(region, job_id)
+    assert (seen[0]["state"], seen[0]["charged_credits"]) == ("cancelled", 100 * S)
+    assert seen[1]["state"] == "running"
+
+
+def test_outputs_of_an_array_are_those_of_its_tasks(region: World) -> None:
+    job_id = started(region, "0-3%2")
+    for number in (0, 1):
+        fake(region).write_output(task(job_id, number), "model/a.bin", b"weights of %d" % number)
+    path = f"/jobs/{job_id}/outputs"
+    assert [file["path"] for file in region.get("ines", path)["items"]] == ["0/model/a.bin", "1/model/a.bin"]
+    assert [file["path"] for file in region.get("ines", f"{path}?task=1")["items"]] == ["model/a.bin"]
+    for query in ("path=1/model/a.bin", "path=model/a.bin&task=1"):
+        assert region.call("ines", "GET", f"{path}/content?{query}").content == b"weights of 1"
+    for query in ("path=model/a.bin", "path=9/model/a.bin", "path=1", "path=model/a.bin&task=9"):
+        assert region.call("ines", "GET", f"{path}/content?{query}").status_code == 404
+
+
+def test_a_job_runs_after_all_tasks_of_an_array_and_not_after_one(region: World) -> None:
+    job_id = started(region, "0-1")
+    after = region.submit(after=[{"job": job_id}])["id"]
+    region.step()
+    finish(region, job_id, 0)
+    fake(region).advance(1)
+    region.step()
+    assert region.job(after)["state"] == "queued"
+    finish(region, job_id, 1)
+    fake(region).advance(1)
+    region.step()
+    assert region.job(after)["state"] == "running"
+    refused = region.refused(after=[{"job": f"{job_id}_1"}])
+    assert refused["remedy"] == f"--after {job_id}, which waits for all its tasks"
+
+
+def test_each_attempt_of_a_requeued_task_is_charged_on_its_part(region: World) -> None:
+    job_id = started(region, "0-1")
+    fake(region).advance(3000)
+    fake(region).requeue(task(job_id, 0))
+    fake(region).advance(0)
     fake(region).advance(900)
     finish(region, job_id, 0)
     region.step()
