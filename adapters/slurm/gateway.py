@@ -496,7 +496,7 @@ class Found:
             self.left_out.append("some of what lies there: more than %d files and folders" % OUTPUTS_MAX)
             del names[self.more :]
         self.more -= len(names)
-        taken = set()  # type: Set[str]
+        taken = set(names[:0])
         for name in sorted(names, key=os.fsencode):
             why_not = self.take(fd, above, name, depth) if name.casefold() not in taken else "differs by case alone"
             if why_not:

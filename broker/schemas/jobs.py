@@ -2,9 +2,9 @@
 
 import re
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from adapters.arrays import ArrayWrong, parse_array
 from broker.lifecycle import JobState
@@ -36,7 +36,8 @@ _LAUNCHERS = frozenset({"srun", "sbatch", "salloc"})
 class AfterIn(Schema):
     """Another job of the same project, and the end of it that a job waits for."""
 
-    job: Id
+    job: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}(_[0-9]{1,9})?$")]
+    """Its id; of an array all tasks are waited for, and one task (`ID_7`) is refused."""
     kind: Literal["afterok", "afterany", "afternotok"] = "afterok"
     """It succeeded; it ended; it ended and did not succeed."""
 

@@ -131,7 +131,8 @@ def test_the_gateway_lets_no_other_flag_pass() -> None:
     words = [*hostile.NAMES, *hostile.WORDS, *set(hostile.SITE_JOBS) - {"1,afterany:2"}]  # that one is well-formed
     bad = [f"--dependency=singleton,afterok:{word}" for word in words] + [f"--signal=B:{word}@60" for word in words]
     bad += [f"--begin={word}" for word in words] + [
-        "--array=0-3",
+        "--array=0-3;id",
+        "--array=@list",
         "--gpus-per-task=1",
         "--signal=R:USR1@60",
         "--wrap=id",
