@@ -137,7 +137,8 @@ class ThroughGateway:
         self, account: str, name: str, path: str, offset: int, limit_bytes: int, task: int | None = None
     ) -> OutputPiece:
         """See the port."""
-        command = ReadOutput(account, name, path, offset, min(limit_bytes, self._settings.output_bytes_max))
+        limit_bytes = min(limit_bytes, self._settings.output_bytes_max)
+        command = ReadOutput(account, name, path, offset, limit_bytes, task)
         return command.read(self._learn(command.request, connection=self._people))
 
     def expected_start(self, spec: JobSpec) -> Forecast:
