@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, insert
+from sqlalchemy import Connection, Table, func, insert
 from sqlmodel import Session, col, select
 
 from accounting.meter import EndedAttempt, Owner, meter
@@ -29,6 +29,8 @@ _values: Table = ChargeValue.__table__  # type: ignore[attr-defined]
 
 WATCHED = ("gpus", "cpus", "memory_mib", "nodes", "elapsed_s", "charge_credits")
 """What of an attempt makes a revision when it is reported otherwise; what either report leaves open does not."""
+CHARGES = ("charge_credits", "contract_charge_credits")
+"""Columns of a usage record: its charge on the award's side and on the contract's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Adjusted:
     elapsed_s: int
     before: int | None
     after: int
+    task: int | None = None
 
 
 def adjust_job(
@@ -55,10 +58,17 @@ def adjust_job(
     known = newest_records(session, [owner.job_id]).get(owner.job_id, {})
     adjusted = []
     for record, before in differing(session, owner, attempts, known, at):
-        _write(session, record, before, rates.value(record), at)
+        _write(session, owner, record, before, rates.value(record), at)
         charge = before.charge_credits if before is not None else None
         adjusted.append(
-            Adjusted(record["source_key"], record["gpus"], record["elapsed_s"], charge, record["charge_credits"])
+            Adjusted(
+                record["source_key"],
+                record["gpus"],
+                record["elapsed_s"],
+                charge,
+                record["charge_credits"],
+                record["task"],
+            )
         )
     return adjusted
 
@@ -110,7 +120,12 @@ def _nothing_left(session: Session, job_id: str) -> HoldLeft:
 
 
 def _write(
-    session: Session, record: dict[str, Any], before: UsageRecord | None, valuation: Valuation, at: datetime
+    session: Session,
+    owner: Owner,
+    record: dict[str, Any],
+    before: UsageRecord | None,
+    valuation: Valuation,
+    at: datetime,
 ) -> None:
     """Move what a record changes, then keep it with its value."""
     connection = session.connection()
@@ -125,7 +140,8 @@ def _write(
         made = adjust(
             payer, now, record["job_id"], f"{record['attempt_id']}/{record['revision']}", charges[number],
             available_of(connection, payer.owner_id), refund_id=refunds.correction.id if refunds.correction else "",
-            refunded=refunds.amounts[number], details=None if number else said,
+            refunded=refunds.amounts[number], over=_over(connection, owner, record, payer.held, CHARGES[number]),
+            details=None if number else said,
         )  # fmt: skip
         postings += made.postings
         if number == 0:
@@ -142,8 +158,23 @@ def _write(
 
 def _more(record: Mapping[str, Any], before: UsageRecord | None) -> list[int]:
     """Return by how much the charge of an attempt grows, on the award's side and on the contract's."""
-    columns = ("charge_credits", "contract_charge_credits")
-    return [(record[name] or 0) - ((getattr(before, name) or 0) if before is not None else 0) for name in columns]
+    return [(record[name] or 0) - ((getattr(before, name) or 0) if before is not None else 0) for name in CHARGES]
+
+
+def _over(connection: Connection, owner: Owner, record: Mapping[str, Any], held: int, charge: str) -> int | None:
+    """Return what the tasks of an array are charged beyond their parts of what was held, with a record's new charge."""
+    if owner.tasks == 1:
+        return None
+    newest = UsageRecord
+    others = (
+        select(col(newest.task), func.sum(getattr(newest, charge)))
+        .where(col(newest.job_id) == owner.job_id, col(newest.attempt_id) != record["attempt_id"], is_newest())
+        .group_by(col(newest.task))
+    )
+    charges: dict[int | None, int] = {task: int(amount or 0) for task, amount in connection.execute(others)}
+    charges[record["task"]] = charges.get(record["task"], 0) + (record[charge] or 0)
+    part = held // owner.tasks
+    return sum(max(0, amount - part) for amount in charges.values())
 
 
 def _said(session: Session, before: UsageRecord | None, valuation: Valuation) -> str:

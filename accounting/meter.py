@@ -32,6 +32,8 @@ class Owner:
     rule: Rule = GPUS_ONLY
     exclusive: bool = False
     """Whole nodes were held."""
+    tasks: int = 1
+    """How many tasks share the hold, each with an equal part; 1 for a job that is no array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class EndedAttempt:
     cpus: int | None = None
     memory_mib: int | None = None
     nodes: int | None = None
+    task: int | None = None
+    """Which task of an array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,7 @@ def meter(owner: Owner, attempt: EndedAttempt, left: HoldLeft, recorded_at: date
         "contract_id": left.contract.owner_id if left.contract else None,
         "contract_charge_credits": contract_charge if left.contract else None,
         "recorded_at": recorded_at,
+        "task": attempt.task,
     }
     posting = settle(left, charge, contract_charge, id_, rows=((_records, row),))
     return Metered(charge, after(left, charge, contract_charge), posting, row)

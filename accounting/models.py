@@ -59,6 +59,8 @@ class UsageRecord(SQLModel, table=True):
     contract_charge_credits: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
     """At the contract's weight; None where the hold had no contract."""
     recorded_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    task: int | None = None
+    """Which task of an array it was an attempt of."""
 
 
 class ChargeValue(SQLModel, table=True):

@@ -38,6 +38,25 @@ class AttemptState(StrEnum):
         return self not in (AttemptState.QUEUED, AttemptState.RUNNING, AttemptState.UNKNOWN)
 
 
+class AfterKind(StrEnum):
+    """Which end of another job a job waits for."""
+
+    OK = "afterok"
+    """It succeeded."""
+    ANY = "afterany"
+    """It ended, however."""
+    NOT_OK = "afternotok"
+    """It ended, and did not succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """A job of the same site that is known there, or all tasks of an array, and the end that is waited for."""
+
+    kind: AfterKind
+    site_job_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """One job as a site is asked to run it. Everything a person typed in it is data, never shell."""
@@ -70,6 +89,22 @@ class JobSpec:
     """The award's end: a job that could not start in time is ended by the scheduler itself."""
     snapshot: str | None = None
     """SHA-256 (hex) of a gzipped tar of the user's folder, put there beforehand by `put_snapshot`."""
+    array: str | None = None
+    """An array job: its tasks in Slurm's words, such as `0-15%4` (adapters.arrays). All the rest is asked for each."""
+    after: tuple[After, ...] = ()
+    """All of these must have come true before it starts; one that never can ends the job."""
+    begin: datetime | None = None
+    """It does not start before this time."""
+    signal: str | None = None
+    """Sent to the user's program alone, such as `USR1`, `signal_s` before the time limit; schedulers may be up to
+    a minute early."""
+    signal_s: int | None = None
+    requeues: int = 0
+    """How many further runs the site may give it when a node fails or it is preempted; 0: it runs once."""
+    modules: tuple[str, ...] = ()
+    """Environment modules of the site, loaded in this order."""
+    container: str | None = None
+    """An Apptainer image that the program runs in: a path at the site, or a reference with its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +142,13 @@ class Known:
     account: str
     site_job_id: str
     submitted_after: datetime
+    tasks: frozenset[int] | None = None
+    """Of an array: the tasks that are asked about, as far as their ends are not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a job as the scheduler saw it."""
+    """One run of a job, or of one task of an array, as the scheduler saw it."""
 
     source_key: str
     """The source's identity of the attempt, unique for ever: cluster, job id, submit and start or row."""
@@ -140,6 +177,10 @@ class Attempt:
     signal: int | None = None
     reason: str = ""
     """Why it waits or ended, in the scheduler's words; text from a site, to be shown with care."""
+    task: int | None = None
+    """Which task of an array; then `site_job_id` is the array's."""
+    expected_start: datetime | None = None
+    """When the scheduler expects to start a job that waits; None where it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +188,9 @@ class Observation:
     """What a site said of the jobs asked about; a job in neither collection could not be learnt."""
 
     attempts: Mapping[str, tuple[Attempt, ...]]
-    """By site job id, oldest attempt first."""
+    """By site job id, oldest attempt first; of an array task by task, of which one that is not named was not learnt."""
     absent: frozenset[str]
-    """Site job ids that both the queue and the accounting database do not know."""
+    """Site job ids that both the queue and the accounting database do not know; a task's alone as `123_7`."""
     warnings: tuple[str, ...] = ()
     """What an operator must see: rows that could not be read, unknown states, accounting that is away."""
     runaways: frozenset[str] = frozenset()
@@ -167,6 +208,45 @@ class LogChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A regular file in a job's output folder."""
+
+    path: str
+    """Relative to the folder, parted by `/`: no `..`, no control character, none that differs by case alone."""
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a job's output folder holds."""
+
+    files: tuple[OutputFile, ...]
+    """In the order of their paths."""
+    left_out: tuple[str, ...] = ()
+    """Each a sentence: what lies there and is not listed, and why."""
+    exists: bool = True
+    """False while the job has made no such folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPiece:
+    """A piece of one output file."""
+
+    data: bytes
+    size_bytes: int
+    """Of the whole file, as it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """When a scheduler expects to start a job; None with the reason where it does not say."""
+
+    start: datetime | None
+    unknown: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFacts:
     """What enrolment found out about a site."""
 
@@ -175,6 +255,8 @@ class SiteFacts:
     cluster: str
     problems: tuple[str, ...]
     """Each a sentence that says what is wrong and what would put it right; empty when fit for use."""
+    array_size_max: int | None = None
+    """Every index of an array's task lies below it (Slurm's MaxArraySize); None where the site does not tell."""
 
 
 class Scheduler(Protocol):
@@ -203,15 +285,51 @@ class Scheduler(Protocol):
         ...
 
     def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
-        """Ask for the end of jobs; `Accepted` means that the wish arrived. One answer per name."""
+        """Ask for the end of jobs; `Accepted` means that the wish arrived. One answer per name.
+
+        One task of an array goes by the name and id that `arrays.task_name` makes: `idf-1_7`, `123_7`. One that
+        waits may be absent afterwards, since a scheduler may keep no record of it.
+        """
         ...
 
     def read_log(self, account: str, name: str, offset: int, limit_bytes: int, wait_s: float) -> LogChunk:
         """Return the log from `offset`, waiting up to `wait_s` for something new.
 
+        An array has a log per task, by the name that `arrays.task_name` makes.
+
         Raises:
             Unreachable: the site did not answer.
             Rejected: what lies there is no regular file of that account.
+        """
+        ...
+
+    def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
+        """List the regular files of a job's output folder, as that account; no link is followed.
+
+        Of an array those of the tasks that are named, each path led by its task: `7/model.bin`.
+
+        Raises:
+            Unreachable: the site did not answer.
+            Rejected: what lies there is no folder of that account.
+        """
+        ...
+
+    def read_output(
+        self, account: str, name: str, path: str, offset: int, limit_bytes: int, task: int | None = None
+    ) -> OutputPiece:
+        """Return a piece of one file of a job's output folder, or of that of one task of an array.
+
+        Raises:
+            Unreachable: the site did not answer.
+            Rejected: there is no regular file of that path, or the path is none that is listed.
+        """
+        ...
+
+    def expected_start(self, spec: JobSpec) -> Forecast:
+        """Ask when a job would start if it were sent now; nothing is sent.
+
+        Raises:
+            Unreachable: the site did not answer.
         """
         ...
 
@@ -251,6 +369,7 @@ class Keeper(Protocol):
 
 
 __all__ = [
-    "UNLIMITED_S", "Absent", "Accepted", "Adoption", "Answer", "Attempt", "AttemptState", "JobSpec", "Keeper", "Known",
-    "LogChunk", "Observation", "Rejected", "Scheduler", "Sent", "SiteError", "SiteFacts", "Uncertain", "Unreachable",
+    "UNLIMITED_S", "Absent", "Accepted", "Adoption", "After", "AfterKind", "Answer", "Attempt", "AttemptState",
+    "Forecast", "JobSpec", "Keeper", "Known", "LogChunk", "Observation", "OutputFile", "OutputPiece", "Outputs",
+    "Rejected", "Scheduler", "Sent", "SiteError", "SiteFacts", "Uncertain", "Unreachable",
 ]  # fmt: skip

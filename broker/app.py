@@ -17,8 +17,10 @@ from broker.api import (
     can_award,
     charging,
     contracts,
+    environments,
     jobs,
     organisations,
+    outputs,
     people,
     programmes,
     projects,
@@ -27,6 +29,7 @@ from broker.api import (
     reports,
     sites,
     snapshots,
+    tasks,
     underuse,
 )
 from broker.bootstrap import Services
@@ -35,8 +38,8 @@ from broker.errors import KNOWN, status_of
 from broker.schemas import SLUG_PATTERN, Problem, RowFault
 
 PARTS = (
-    *(jobs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
-    *(contracts, rates, charging, refunds, sites, snapshots, reports),
+    *(jobs, tasks, outputs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
+    *(contracts, rates, charging, refunds, sites, environments, snapshots, reports),
 )
 BODY_BYTES_MAX = 8 * 1024 * 1024
 TOO_LARGE = f"a request may have at most {BODY_BYTES_MAX} bytes"

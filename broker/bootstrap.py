@@ -11,6 +11,7 @@ from broker.letters import LogPostman, Postman
 from broker.schemas import SiteIn
 from broker.schemas.kubernetes import KubernetesIn, NodesIn
 from broker.settings import Settings
+from broker.starts import Estimates
 from quotas.writer import LedgerWriter
 from storage.database import Database
 
@@ -76,10 +77,12 @@ class Services:
     schedulers: Schedulers
     bell: Bell
     postman: Postman
+    estimates: Estimates
 
     def close(self) -> None:
         """Commit what waits and let go of everything."""
         self.writer.close()
+        self.estimates.close()
         self.schedulers.close()
         self.database.close()
 
@@ -88,7 +91,8 @@ def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] 
     """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
     database = Database(settings.full_database_url())
     make = make_scheduler or _scheduler
-    return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell(), postman_of(settings))
+    schedulers, post = Schedulers(make), postman_of(settings)
+    return Services(settings, database, LedgerWriter(database), schedulers, Bell(), post, Estimates(schedulers))
 
 
 def postman_of(settings: Settings) -> Postman:

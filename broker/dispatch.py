@@ -6,14 +6,15 @@ that nothing of its batch can still arrive (broker/adopt.py).
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, Table, select
 from sqlmodel import Session, col
 
-from adapters.port import Accepted, Answer, JobSpec, Rejected, Scheduler, SiteError, Unreachable
+from adapters.port import Accepted, After, Answer, JobSpec, Rejected, Scheduler, SiteError, Unreachable
+from broker.after import is_due, never_runs, others_of, still_to_come
 from broker.bootstrap import Services
 from broker.lifecycle import JobState
 from broker.models import JobPayload, Site
@@ -21,6 +22,7 @@ from broker.moves import Move, apply_moves, change_jobs, jobs
 from broker.queues import within_ceilings
 from broker.schemas import SiteIn
 from broker.settlement import end_unsent
+from broker.tasks import TaskRows, rows_of_tasks, words_left
 from quotas.models import Award
 from storage.tables import new_id, utcnow
 
@@ -47,6 +49,8 @@ class Batch:
 
     id: str
     jobs: Sequence[Row[Any]]
+    after: Mapping[str, tuple[After, ...]] = field(default_factory=dict)
+    """By job id: what the site's scheduler has to wait for."""
 
 
 def job_name(job_id: str) -> str:
@@ -81,7 +85,10 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
             jobs.c.state == JobState.HELD.value,
             jobs.c.cancel_requested_at.is_(None),
         )
-        .where(jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now))
+        .where(
+            jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now),
+            is_due(jobs, waits_there=desk.settings.transport == "ssh"),
+        )
         .order_by(jobs.c.id)
         .limit(desk.services.settings.dispatch_batch_max)
         .with_for_update(skip_locked=True, of=jobs)
@@ -90,10 +97,16 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
     late = [row for row in rows if min(row.deadline_at, row.award_end_at) <= now]
     end_unsent(session, late, JobState.CANCELLED, "the award ended before the job could start", now)
     taken = [row for row in rows if row not in late]
+    after = others_of(session, taken)
+    in_vain = [(row, why) for row in taken if (why := never_runs(after[row.id]))]
+    for row, why in in_vain:
+        end_unsent(session, [row], JobState.CANCELLED, why, now)
+    ended = {row.id for row, _ in in_vain}
+    taken = [row for row in taken if row.id not in ended]
     if desk.settings.isolation == "shared":
         taken = _of_one_project(session, desk.site_id, taken)
     taken = within_ceilings(session, taken)
-    batch = Batch(new_id("bat"), taken)
+    batch = Batch(new_id("bat"), taken, {row.id: still_to_come(after[row.id]) for row in taken if row.id in after})
     lease_until = now + timedelta(seconds=desk.services.settings.dispatch_timeout_s + LEASE_MARGIN_S)
     changes = {"batch_id": batch.id, "sent_at": now, "lease_until": lease_until, "reason": None}
     apply_moves(
@@ -121,6 +134,7 @@ def _prepare(desk: Desk, batch: Batch) -> tuple[list[JobSpec], dict[str, Answer]
     with desk.services.database.read() as session:
         wanted = select(*_payloads.c).join(jobs, jobs.c.id == _payloads.c.job_id).where(jobs.c.batch_id == batch.id)
         payloads = {row.job_id: row for row in session.execute(wanted)}
+        tasks = rows_of_tasks(session, [row.id for row in batch.jobs if row.array_words is not None])
     failed: dict[tuple[str, str], SiteError] = {}
     for account, digest in sorted({(row.account, row.snapshot) for row in batch.jobs if row.snapshot}):
         try:
@@ -132,13 +146,13 @@ def _prepare(desk: Desk, batch: Batch) -> tuple[list[JobSpec], dict[str, Answer]
     for row in batch.jobs:
         fault = failed.get((row.account, row.snapshot))
         if fault is None:
-            specs.append(_spec(desk, row, payloads[row.id]))
+            specs.append(_spec(desk, row, payloads[row.id], batch.after.get(row.id, ()), tasks.get(row.id, {})))
         else:
             answers[job_name(row.id)] = fault if isinstance(fault, Rejected) else Unreachable(fault.reason)
     return specs, answers
 
 
-def _spec(desk: Desk, row: Row[Any], payload: Row[Any]) -> JobSpec:
+def _spec(desk: Desk, row: Row[Any], payload: Row[Any], after: tuple[After, ...], tasks: TaskRows) -> JobSpec:
     return JobSpec(
         name=job_name(row.id),
         account=row.account,
@@ -156,6 +170,14 @@ def _spec(desk: Desk, row: Row[Any], payload: Row[Any]) -> JobSpec:
         partition=row.partition,
         deadline=row.deadline_at,
         snapshot=row.snapshot,
+        array=words_left(row, tasks),
+        after=after,
+        begin=row.begin_at if row.begin_at and row.begin_at > utcnow() else None,
+        signal=row.signal,
+        signal_s=row.signal_s,
+        requeues=row.requeues,
+        modules=tuple(payload.modules),
+        container=payload.container,
     )
 
 

@@ -48,6 +48,7 @@ from quotas.errors import (
     ReclaimDecided,
     ReclaimUnknown,
     RefundDecided,
+    RefundTooEarly,
     RefundTooLarge,
     SharesRefused,
 )
@@ -186,6 +187,7 @@ STATUS: dict[type[Exception], int] = {
     RateRefused: 422,
     RefundTooLarge: 422,
     RefundDecided: 409,
+    RefundTooEarly: 409,
     ApprovedAlready: 409,
     PolicyRefused: 422,
     NoBudget: 422,

@@ -30,11 +30,27 @@ class Need:
     time_limit_s: int
     kill_grace_s: int
     now: datetime
+    tasks: int = 1
+    """Of an array: each needs all of the above."""
+    runs: int = 1
+    """How many times it, or each task, may run: once, and the requeues that its site may give it."""
+    begin_at: datetime | None = None
+    """It does not start before."""
 
     @property
     def held_credits(self) -> int:
-        """What the job would hold."""
-        return self.rate_credits_per_s * (self.time_limit_s + self.kill_grace_s)
+        """What the job would hold: its tasks × the hold of one."""
+        return self.tasks * self.task_credits
+
+    @property
+    def task_credits(self) -> int:
+        """What one task would hold: its runs × that of one."""
+        return self.runs * self.rate_credits_per_s * (self.time_limit_s + self.kill_grace_s)
+
+    @property
+    def starts_at(self) -> datetime:
+        """When it starts at the earliest."""
+        return max(self.now, self.begin_at or self.now)
 
 
 def choose(payers: Sequence[Payer], award_id: str | None, need: Need) -> Payer:
@@ -65,29 +81,37 @@ def choose(payers: Sequence[Payer], award_id: str | None, need: Need) -> Payer:
 
 def too_small(payer: Payer, need: Need) -> AwardTooSmall:
     """Say by how much an award cannot pay a hold, how it stands, and the smallest change that would pass."""
+    each = f", {need.tasks} tasks × {hours_text(need.task_credits)}" if need.tasks > 1 else ""
     return AwardTooSmall(
-        f"the job would hold {hours_text(need.held_credits)} (normalised GPU-hours) and project {need.project_name} "
+        f"the job would hold {hours_text(need.held_credits)} (normalised GPU-hours{each}) "
+        f"and project {need.project_name} "
         f"has {hours_text(payer.available)} available of award {payer.award_id}: "
         f"{hours_text(payer.held)} are held by open jobs, {hours_text(payer.spent)} are spent",
-        smaller(payer.available, need.gpus, need.rate_credits_per_s, need.time_limit_s, need.kill_grace_s),
+        smaller(payer.available, need),
     )
 
 
-def smaller(available: int, gpus: int, rate_credits_per_s: int, time_limit_s: int, kill_grace_s: int) -> str:
+def smaller(available: int, need: Need) -> str:
     """Word the smallest changes of a job's size that so many credits could hold."""
-    minutes = time_limit_that_fits(available, rate_credits_per_s, kill_grace_s)
-    fewer = available * gpus // (rate_credits_per_s * (time_limit_s + kill_grace_s))
+    minutes = time_limit_that_fits(available // need.runs, need.tasks * need.rate_credits_per_s, need.kill_grace_s)
+    fewer, tasks = available * need.gpus // need.held_credits, available // need.task_credits
     choices = [f"--time {minutes}"] if minutes else []
     choices += [f"--gpus {fewer}"] if fewer else []
+    choices += [f"an array of at most {tasks} tasks"] if need.tasks > 1 and tasks else []
     return ", or ".join([*choices, "wait until running jobs settle"])
 
 
 def _left_s(payer: Payer, need: Need) -> int:
-    return int((payer.end_at - need.now).total_seconds())
+    return int((payer.end_at - need.starts_at).total_seconds())
 
 
 def _ends_too_soon(last: Payer, need: Need) -> AwardNotActive:
     left_s = _left_s(last, need)
+    if left_s <= 0:
+        return AwardNotActive(
+            f"the job is to begin {_day(need.starts_at)}, and award {last.award_id} ends {_day(last.end_at)}",
+            "an earlier --begin, or ask your programme manager for an extension",
+        )
     return AwardNotActive(
         f"award {last.award_id} ends {_day(last.end_at)}, "
         f"{-(-(need.time_limit_s - left_s) // 60)} min before the job's time limit would",

@@ -1,13 +1,22 @@
 """Where a job may run and as what: pure functions over facts, which name the rule that refuses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from adapters.arrays import Array
 from broker.errors import BrokerError, PlacementRefused
 from broker.schemas import JobIn, SiteIn
 from broker.sizing import Sized, sized
 from quotas.charging import CPU_CLASS, GPUS_ONLY, Rule, rate_credits_per_s
 from quotas.errors import NotChargeable, QuotaError, SizeUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What is put around a job's program: modules to load, an image to run in."""
+
+    modules: tuple[str, ...] = ()
+    container: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,10 @@ class SiteFacts:
     account_is_new: bool
     rule: Rule = GPUS_ONLY
     """The charging rule in force for the partition that jobs are sent to."""
+    array_size_max: int | None = None
+    """Every index of an array's task lies below it; None: the site did not tell."""
+    environments: Mapping[str, Tools] = field(default_factory=dict)
+    """The environments that it offers, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +47,17 @@ class Placement:
     sized: Sized
     weight_thousandths: int
     rate_credits_per_s: int
+    tools: Tools = Tools()
+    requeues: int = 0
+    """Further runs that the site may give it."""
 
 
 def options(
-    wanted: JobIn, confidentiality: str, sites: Sequence[SiteFacts], weights: Mapping[str, int]
+    wanted: JobIn,
+    confidentiality: str,
+    sites: Sequence[SiteFacts],
+    weights: Mapping[str, int],
+    array: Array | None = None,
 ) -> tuple[list[Placement], list[PlacementRefused]]:
     """Return the sites that may and can run the job, in the order of their names, and why the others cannot.
 
@@ -51,10 +71,32 @@ def options(
     refusals: list[PlacementRefused] = []
     for site in sorted(sites, key=lambda site: site.settings.name):
         try:
+            _check_array(array, site)
             placements.append(_place_at(wanted, confidentiality, site, weights))
         except PlacementRefused as refusal:
             refusals.append(refusal)
     return placements, refusals
+
+
+def _check_array(array: Array | None, site: SiteFacts) -> None:
+    """Refuse an array that its site takes not at all, or that numbers its tasks higher than the site does.
+
+    Raises:
+        PlacementRefused: says which, or names the largest index.
+    """
+    if array is not None and site.settings.transport == "rest":
+        raise PlacementRefused(
+            f"site {site.settings.name} takes jobs through slurmrestd, which is not asked for arrays",
+            "choose another site, or submit one job per task",
+        )
+    if array is not None and site.array_size_max is not None and array.tasks[-1] >= site.array_size_max:
+        raise PlacementRefused(
+            f"the array has a task {array.tasks[-1]}, "
+            f"site {site.settings.name} numbers tasks from 0 to {site.array_size_max - 1} (MaxArraySize)",
+            f"number the tasks up to {site.array_size_max - 1}, in several arrays if need be"
+            if site.array_size_max
+            else "submit one job per task",
+        )
 
 
 def none_left(refusals: Sequence[BrokerError | QuotaError]) -> BrokerError | QuotaError:
@@ -73,6 +115,7 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
             f"site {settings.name} has one shared account: public data only, the project's is {confidentiality}",
             "use a site with project accounts",
         )
+    tools = choose_tools(wanted, site)
     gpu_class = choose_class(wanted, settings, weights)
     asked = sized(wanted, site.rule, settings.name)
     taken = asked.gpus_taken
@@ -96,7 +139,44 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
         rate = rate_credits_per_s(site.rule, asked.size, weight)
     except (NotChargeable, SizeUnknown) as refusal:
         raise PlacementRefused(f"site {settings.name}: {refusal.detail}", refusal.remedy) from refusal
-    return Placement(site, gpu_class, site.account, asked, weight, rate)
+    return Placement(site, gpu_class, site.account, asked, weight, rate, tools, _requeues(wanted, settings))
+
+
+def _requeues(wanted: JobIn, settings: SiteIn) -> int:
+    """Return how often the site may run the job again.
+
+    Raises:
+        PlacementRefused: the job counts on it, and the site runs each job once.
+    """
+    if wanted.requeue and not settings.requeues:
+        raise PlacementRefused(f"site {settings.name} runs a job once", "leave out --requeue, or choose another site")
+    return 0 if wanted.requeue is False else settings.requeues
+
+
+def choose_tools(wanted: JobIn, site: SiteFacts) -> Tools:
+    """Return the modules and the image of a job: those of its named environment, and those that it names itself.
+
+    Raises:
+        PlacementRefused: the site does not offer them.
+    """
+    name, named = site.settings.name, Tools()
+    if wanted.named_environment is not None:
+        shown = ", ".join(sorted(site.environments)) or "none"
+        if wanted.named_environment not in site.environments:
+            raise PlacementRefused(
+                f"site {name} offers no environment {wanted.named_environment}; it offers: {shown}",
+                "`idf-compute env list` shows which site offers which",
+            )
+        named = site.environments[wanted.named_environment]
+        if named.container is not None and wanted.container is not None:
+            raise PlacementRefused(
+                f"the environment {wanted.named_environment} of site {name} is an image already",
+                "leave out --container",
+            )
+    tools = Tools((*named.modules, *wanted.modules), named.container or wanted.container)
+    if tools.container is not None and not site.settings.containers:
+        raise PlacementRefused(f"site {name} offers no containers", "leave out --container, or choose another site")
+    return tools
 
 
 def choose_class(wanted: JobIn, settings: SiteIn, weights: Mapping[str, int]) -> str:

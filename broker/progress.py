@@ -6,11 +6,13 @@ which quote it; script and folder, whose digest opens the folder; its exit code,
 
 from typing import Any
 
-from broker.schemas import JobDetail, JobOut
+from broker.schemas import JobDetail, JobOut, TaskOut
 
 _EMPTY: dict[str, Any] = {"name": None, "reason": None, "notices": [], "exit_code": None}
 HIDDEN = tuple(_EMPTY)
-HIDDEN_IN_DETAIL = (*HIDDEN, "snapshot", "script_sha256", "causes")
+_EMPTY_OF_TASK: dict[str, Any] = {"reason": None, "exit_code": None}
+_TOOLS: dict[str, Any] = {"named_environment": None, "modules": [], "container": None}
+HIDDEN_IN_DETAIL = (*HIDDEN, "snapshot", "script_sha256", *_TOOLS, "causes")
 
 
 def progress_of(job: JobOut) -> JobOut:
@@ -22,4 +24,9 @@ def progress_in_detail(job: JobDetail) -> JobDetail:
     """Return a job with its timeline as its project's coach sees it."""
     events = [event.model_copy(update={"cause": None}) for event in job.events]
     empty = {"snapshot": None, "script_sha256": None, "hidden": list(HIDDEN_IN_DETAIL)}
-    return job.model_copy(update={**_EMPTY, **empty, "events": events})
+    return job.model_copy(update={**_EMPTY, **_TOOLS, **empty, "events": events})
+
+
+def progress_of_task(task: TaskOut) -> TaskOut:
+    """Return one task of an array as its project's coach sees it."""
+    return task.model_copy(update={**_EMPTY_OF_TASK, "hidden": list(_EMPTY_OF_TASK)})

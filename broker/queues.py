@@ -13,6 +13,7 @@ from broker.lifecycle import JobState
 from broker.models import Project, Site
 from broker.moves import change_jobs, jobs
 from quotas.ceilings import SCOPES, Limit, Scope, limits_of, reached
+from quotas.errors import CeilingReached
 from quotas.ledger import Guard
 from quotas.models import Programme
 
@@ -21,19 +22,28 @@ AT_SITE = (JobState.DISPATCHING.value, JobState.QUEUED.value, JobState.RUNNING.v
 _NAMED: dict[str, Any] = {"project": Project, "programme": Programme, "site": Site}
 
 
-def queue_guards(limits: Sequence[Limit], names: Mapping[Scope, str]) -> tuple[Guard, ...]:
-    """Return what keeps one more job from being taken in where as many wait as may."""
-    return tuple(_guard(limit, names[limit.scope]) for limit in limits if limit.what == "jobs_queued")
+def queue_guards(limits: Sequence[Limit], names: Mapping[Scope, str], tasks: int = 1) -> tuple[Guard, ...]:
+    """Return what keeps one more job, or an array of so many tasks, from being taken in where as many wait as may."""
+    return tuple(_guard(limit, names[limit.scope], tasks) for limit in limits if limit.what == "jobs_queued")
 
 
-def _guard(limit: Limit, name: str) -> Guard:
+def _guard(limit: Limit, name: str, tasks: int) -> Guard:
     key = f"{limit.scope}/{limit.scope_id}/{limit.what}"
-    return Guard(key, jobs_waiting(limit), 1, limit.amount, lambda in_use: reached(limit, name, in_use, 1))
+    return Guard(key, jobs_waiting(limit), tasks, limit.amount, lambda in_use: _full(limit, name, in_use, tasks))
+
+
+def _full(limit: Limit, name: str, in_use: int, tasks: int) -> CeilingReached:
+    refusal = reached(limit, name, in_use, tasks)
+    if tasks > limit.amount > 0:  # no waiting would help
+        refusal.remedy = f"an array of at most {limit.amount} tasks"
+    return refusal
 
 
 def jobs_waiting(limit: Limit) -> Select[Any]:
-    """Select how many jobs of a ceiling's scope wait."""
-    return select(func.count()).where(_owner(limit) == limit.scope_id, jobs.c.state.in_(WAITING))
+    """Select how many jobs of a ceiling's scope wait; each task of an array counts as one, as it does at a site."""
+    total = func.coalesce(func.sum(func.coalesce(jobs.c.tasks_waiting, 1)), 0)
+    some_wait = jobs.c.state.in_(WAITING) | ((jobs.c.state == JobState.RUNNING.value) & (jobs.c.tasks_waiting > 0))
+    return select(total).where(_owner(limit) == limit.scope_id, some_wait)
 
 
 def gpus_at_sites(limit: Limit) -> Select[Any]:

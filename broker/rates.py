@@ -8,6 +8,7 @@ from sqlmodel import Session, col
 
 from accounting.models import UsageRecord
 from broker.moves import jobs
+from broker.tasks import job_tasks
 from quotas.errors import RateRefused
 from quotas.rates import (
     check_slices_weigh_less,
@@ -51,13 +52,14 @@ def check_tariff(session: Session, site_id: str, gpu_class: str, valid_from: dat
         col(record.gpu_class) == gpu_class,
         *_within(col(record.started_at), valid_from, until),
     )
-    begun = and_(*_within(jobs.c.started_at, valid_from, until))
+    of_task = exists().where(job_tasks.c.job_id == jobs.c.id, *_within(job_tasks.c.started_at, valid_from, until))
+    begun = or_(and_(*_within(jobs.c.started_at, valid_from, until)), of_task)
     covers_now = valid_from <= now and (until is None or until > now)
     unsettled = exists().where(
         jobs.c.site_id == site_id,
         jobs.c.gpu_class == gpu_class,
         jobs.c.settled_at.is_(None),
-        or_(begun, jobs.c.started_at.is_(None)) if covers_now else begun,
+        or_(begun, jobs.c.started_at.is_(None), jobs.c.tasks_waiting > 0) if covers_now else begun,
     )
     if session.execute(select(or_(charged, unsettled))).scalar_one():
         raise RateRefused(f"{gpu_class} was held or charged there since that day at another tariff", REMEDY)

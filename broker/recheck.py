@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Row, insert, select
+from sqlmodel import Session
 from sqlmodel import select as select_models
 
 from accounting.adjustments import Adjusted, adjust_job, differing, newest_records
@@ -24,15 +25,18 @@ from broker.dispatch import Desk, job_name
 from broker.lifecycle import JobState
 from broker.models import Site
 from broker.moves import change_jobs, event_row, events, jobs
-from broker.reconcile import ended_attempt
+from broker.observed import ended_attempt
 from broker.schemas import SiteIn
 from broker.settlement import charges_of, owner_of
+from broker.tasks import job_tasks, tasks_of
 from quotas.amounts import hours_text
 from quotas.charging import rules_by_id
 from storage.tables import utcnow
 
 OBSERVED_MAX = 500
 """Jobs per observation."""
+TASKS_OBSERVED_MAX = 5000
+"""Tasks of arrays per observation, but for one array alone."""
 OBSERVATIONS_MAX = 20
 """Per site and turn; what is left over is looked at in the next one, from the newest on."""
 log = structlog.get_logger()
@@ -69,8 +73,9 @@ def recheck(desk: Desk) -> int:
         rows = _settled(desk, last)
         if not rows:
             return changed
+        rows = _observable(rows)
         last = rows[-1].id
-        known = [Known(job_name(row.id), row.account, row.site_job_id, row.sent_at) for row in rows]
+        known = [_known(row) for row in rows]
         observed = desk.scheduler.observe(known).attempts
         changed += sum(_adjust(desk, seen) for seen in _changed(desk, rows, observed))
     log.warning("recheck-bound", site=desk.settings.name, jobs=OBSERVED_MAX * OBSERVATIONS_MAX)
@@ -87,6 +92,21 @@ def _settled(desk: Desk, last: str | None) -> Sequence[Row[Any]]:
         wanted = wanted.where(jobs.c.id < last)
     with desk.services.database.read() as session:
         return session.execute(wanted.order_by(jobs.c.id.desc()).limit(OBSERVED_MAX)).all()
+
+
+def _known(row: Row[Any]) -> Known:
+    tasks = None if row.array_words is None else frozenset(tasks_of(row))
+    return Known(job_name(row.id), row.account, row.site_job_id, row.sent_at, tasks)
+
+
+def _observable(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """Return the first of the jobs: as many as one observation can hold, since each task of an array is told apart."""
+    tasks = 0
+    for number, row in enumerate(rows):
+        tasks += row.tasks
+        if tasks > TASKS_OBSERVED_MAX and number:
+            return rows[:number]
+    return rows
 
 
 def _changed(desk: Desk, rows: Sequence[Row[Any]], observed: Mapping[str, tuple[Attempt, ...]]) -> list[Seen]:
@@ -117,13 +137,24 @@ def _adjust(desk: Desk, seen: Seen) -> bool:
         adjusted = adjust_job(session, owner_of(row, rule), seen.attempts, Rates(session.connection()), now)
         if adjusted:
             change_jobs(session, [(row.id, {"charged_credits": charges_of(session, [row.id])[row.id]})])
+            _charge_tasks(session, row.id, adjusted)
             rows = [event_row(row.id, JobState(row.state), _cause(one), now) for one in adjusted]
             session.connection().execute(insert(events), rows)
     return bool(adjusted)
 
 
+def _charge_tasks(session: Session, job_id: str, adjusted: Sequence[Adjusted]) -> None:
+    """Say of each task of an array that was adjusted what it is charged now."""
+    for one in adjusted:
+        if one.task is not None:
+            its = (job_tasks.c.job_id == job_id) & (job_tasks.c.task == one.task)
+            charged = job_tasks.c.charged_credits + (one.after - (one.before or 0))
+            session.connection().execute(job_tasks.update().where(its).values(charged_credits=charged))
+
+
 def _cause(adjusted: Adjusted) -> str:
     used = f"{adjusted.elapsed_s} s on {adjusted.gpus} GPUs"
+    used = used if adjusted.task is None else f"{used} of task {adjusted.task}"
     if adjusted.before is None:
         return (
             f"adjusted: the site reports a run of {used} that was not seen before, charged {hours_text(adjusted.after)}"

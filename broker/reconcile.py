@@ -5,7 +5,7 @@ open with the reason shown: unknown is never zero, and one odd row never holds u
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,38 +14,46 @@ from sqlalchemy import Row, select
 from sqlmodel import Session
 
 from accounting.errors import Unmeterable
-from accounting.meter import EndedAttempt, Owner, allocated_rate
-from adapters.port import UNLIMITED_S, Attempt, AttemptState, Known, Observation
+from accounting.meter import EndedAttempt, Owner
+from adapters.arrays import task_name
+from adapters.port import Attempt, AttemptState, Known, Observation
+from broker.arrays import TASKS_APPLY_MAX, apply_array, array_changes
 from broker.dispatch import Desk, job_name
 from broker.lifecycle import ENDED, JobState
 from broker.moves import Move, apply_moves, change_jobs, jobs
+from broker.observed import (
+    NOBODY_KNOWS,
+    Terms,
+    end_text,
+    ended_attempt,
+    held_s,
+    missing_text,
+    outcome_values,
+    runaway_end,
+    too_much,
+    unknown_text,
+    waited_for,
+    where_text,
+)
 from broker.settlement import charge, owner_of, settle_jobs
+from broker.tasks import TaskRows, open_tasks, rows_of_tasks
 from broker.top_ups import top_up_job
-from quotas.charging import Rule, rules_by_id
+from quotas.charging import rules_by_id
 from storage.tables import utcnow
 
 APPLY_MAX = 200
 """Jobs per write, so that no lock is held for long."""
+EXPECTED_START_MOVES = timedelta(minutes=5)
+"""An estimate that moved by less is not written anew: schedulers reckon it again every few seconds."""
 
 _WATCHED = (
     jobs.c.id, jobs.c.state, jobs.c.reason, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.gpus,
     jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at, jobs.c.award_id,
     jobs.c.project_id, jobs.c.programme_id, jobs.c.site_id, jobs.c.weight_thousandths, jobs.c.exclusive,
     jobs.c.charging_rule_id, jobs.c.rate_credits_per_s, jobs.c.held_credits, jobs.c.missing_since,
+    jobs.c.array_words, jobs.c.tasks, jobs.c.cancel_sent_at, jobs.c.requeues, jobs.c.expected_start_at,
 )  # fmt: skip
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the jobs of a site are held to."""
-
-    gpu_types: Mapping[str, str]
-    """The site's names of GPU classes."""
-    rules: Mapping[str | None, Rule]
-    """The rules of their holds, by id."""
-    now: datetime
-    lost_after_s: int
 
 
 @dataclass(slots=True)
@@ -78,16 +86,25 @@ def reconcile(desk: Desk) -> int:
         )
         rows = session.execute(wanted).all()
         terms = _terms(session, desk, rows)
+        tasks = rows_of_tasks(session, [row.id for row in rows if row.array_words is not None])
     if not rows:
         return 0
-    known = [Known(job_name(row.id), row.account, row.site_job_id, row.sent_at) for row in rows]
-    observation = desk.scheduler.observe(known)
+    observation = desk.scheduler.observe([_known(row, tasks) for row in rows])
     for warning in observation.warnings:
         log.warning("site-warning", site=desk.settings.name, warning=warning)
-    changed = [row.id for row in rows if changes_of(row, observation, terms)]
+    changed = [row.id for row in rows if row.id not in tasks and changes_of(row, observation, terms)]
     for start in range(0, len(changed), APPLY_MAX):
         _apply(desk, changed[start : start + APPLY_MAX], observation)
-    return len(changed)
+    arrays = [row.id for row in rows if row.id in tasks and array_changes(row, tasks[row.id], observation, terms)]
+    for job_id in arrays:
+        while _apply_array(desk, job_id, observation):
+            pass  # more of its tasks may have changed than one write holds
+    return len(changed) + len(arrays)
+
+
+def _known(row: Row[Any], tasks: Mapping[str, TaskRows]) -> Known:
+    asked = open_tasks(row, tasks[row.id]) if row.id in tasks else None
+    return Known(job_name(row.id), row.account, row.site_job_id, row.sent_at, asked)
 
 
 def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
@@ -102,6 +119,27 @@ def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
     for changes in decided:
         if changes.drift_s:
             log.warning("drift", site=desk.settings.name, job=changes.row.id, uncharged_s=changes.drift_s)
+
+
+def _apply_array(desk: Desk, job_id: str, observation: Observation) -> bool:
+    """Decide again inside the write, as for jobs; say whether more of the array's tasks have changed."""
+    now = utcnow()
+    with desk.services.database.write() as session:
+        wanted = select(*jobs.c).where(jobs.c.id == job_id, jobs.c.settled_at.is_(None)).with_for_update()
+        row = session.execute(wanted).one_or_none()
+        if row is None:
+            return False
+        known = rows_of_tasks(session, [job_id])[job_id]
+        changes = array_changes(row, known, observation, _terms(session, desk, [row]))
+        more = len(changes.tasks) > TASKS_APPLY_MAX
+        del changes.tasks[TASKS_APPLY_MAX:]
+        if changes:
+            apply_array(session, known, changes, now)
+    for change in changes.tasks:
+        if change.drift_s:
+            name = task_name(job_id, change.task)
+            log.warning("drift", site=desk.settings.name, job=name, uncharged_s=change.drift_s)
+    return more
 
 
 def apply_changes(session: Session, decided: Sequence[Changes], now: datetime) -> None:
@@ -139,48 +177,45 @@ def _terms(session: Session, desk: Desk, rows: Sequence[Row[Any]]) -> Terms:
 def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes:
     """Compare a job's row with what was seen of it. Pure."""
     changes = Changes(row)
+    attempts = observation.attempts.get(row.site_job_id, ())
     if row.site_job_id in observation.absent:
         if _is_given_up(changes, terms):
-            _lose(changes, "neither the queue nor the accounting database of the site knows it")
+            _lose(changes, NOBODY_KNOWS)
         return changes
-    attempts = observation.attempts.get(row.site_job_id, ())
     if not attempts:
         return changes  # the site could not say: nothing is concluded from silence
     try:
-        owner = owner_of(row, terms.rules[row.charging_rule_id])
-        changes.ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
+        if row.site_job_id in observation.runaways:
+            return _run_away(changes, attempts, terms)
+        return _shown(changes, attempts, terms)
     except Unmeterable as error:
         return _with_reason(Changes(row), str(error))
-    newest = attempts[-1]
-    if row.site_job_id in observation.runaways:
-        if _is_given_up(changes, terms):
-            _end_runaway(changes, newest)
-        return changes
+
+
+def _shown(changes: Changes, attempts: Sequence[Attempt], terms: Terms) -> Changes:
+    row, newest = changes.row, attempts[-1]
+    owner = owner_of(row, terms.rules[row.charging_rule_id])
+    ended = tuple(ended_attempt(attempt, owner) for attempt in attempts if attempt.state.ended)
     if row.missing_since is not None:
         changes.values["missing_since"] = None
     if newest.state is AttemptState.UNKNOWN:
-        changes.ended = ()
-        return _with_reason(changes, f"the site reports a state that nobody knows: {newest.native_state}")
+        return _with_reason(changes, unknown_text(newest))
     _follow(changes, newest)
+    _expect(changes, newest)
     if newest.state.ended:
-        changes.settles = True
+        changes.ended, changes.settles = ended, True  # each is charged with the last one, in one settlement
     else:
-        changes.ended = ()  # charged with the last attempt, in one settlement
-        _watch_size(changes, newest, owner, terms.gpu_types)
+        _watch_size(changes, newest, owner, terms.gpu_types, len(attempts))
     return changes
 
 
 def _is_given_up(changes: Changes, terms: Terms) -> bool:
     """Say whether a job that its site does not show has been missing for long enough; note since when it is."""
-    since = changes.row.missing_since or terms.now
-    until = since + timedelta(seconds=terms.lost_after_s)
-    if terms.now >= until:
-        return True
-    changes.ended = ()
-    if changes.row.missing_since is None:
-        changes.values["missing_since"] = since
-        _with_reason(changes, f"the site no longer shows it; the broker waits until {until:%H:%M:%S} UTC for it")
-    return False
+    until = waited_for(changes.row.missing_since, terms)
+    if until is not None and changes.row.missing_since is None:
+        changes.values["missing_since"] = terms.now
+        _with_reason(changes, missing_text(until))
+    return until is None
 
 
 def _lose(changes: Changes, cause: str) -> None:
@@ -190,18 +225,13 @@ def _lose(changes: Changes, cause: str) -> None:
     changes.settles = True
 
 
-def _end_runaway(changes: Changes, newest: Attempt) -> None:
-    """Charge what its hold pays for, at most: a run without an end would be charged for ever (docs/rules.md)."""
-    row = changes.row
-    covered_s = min(newest.elapsed_s, row.held_credits // row.rate_credits_per_s)
-    changes.drift_s = newest.elapsed_s - covered_s
-    if newest.started_at is not None:
-        ended = _as_seen(newest)
-        ended_at = newest.started_at + timedelta(seconds=covered_s)
-        changes.ended = (*changes.ended, replace(ended, elapsed_s=covered_s, ended_at=ended_at))
-    cause = f"accounting shows it at work, the queue does not know it: a runaway, charged for {covered_s} s"
-    rest = f"; {changes.drift_s} s beyond its hold are drift, charged to nobody" if changes.drift_s else ""
-    _lose(changes, cause + rest)
+def _run_away(changes: Changes, attempts: Sequence[Attempt], terms: Terms) -> Changes:
+    if _is_given_up(changes, terms):
+        row = changes.row
+        end = runaway_end(attempts, owner_of(row, terms.rules[row.charging_rule_id]), held_s(row))
+        changes.ended, changes.drift_s = end.ended, end.drift_s
+        _lose(changes, end.cause)
+    return changes
 
 
 def _follow(changes: Changes, newest: Attempt) -> None:
@@ -213,88 +243,33 @@ def _follow(changes: Changes, newest: Attempt) -> None:
         return
     started = {"started_at": newest.started_at} if newest.started_at and changes.row.started_at is None else {}
     if before is JobState.QUEUED and newest.started_at is not None and after is not JobState.RUNNING:
-        where = f" on {', '.join(newest.nodes)}" if newest.nodes else ""
-        changes.moves.append(Move(changes.row.id, before, JobState.RUNNING, f"started{where}", started))
+        changes.moves.append(Move(changes.row.id, before, JobState.RUNNING, f"started{where_text(newest)}", started))
         before = JobState.RUNNING
-    changes.moves.append(Move(changes.row.id, before, after, _cause(newest), {**started, **_outcome(newest)}))
+    changes.moves.append(Move(changes.row.id, before, after, _cause(newest), {**started, **outcome_values(newest)}))
 
 
 def _cause(newest: Attempt) -> str:
     if newest.state is AttemptState.RUNNING:
-        return f"started on {', '.join(newest.nodes)}" if newest.nodes else "started"
-    if newest.state is AttemptState.QUEUED:
-        return "put back into the queue by the site"
-    code = f", exit code {newest.exit_code}" if newest.exit_code else ""
-    signal = f", signal {newest.signal}" if newest.signal else ""
-    return f"the site reports {newest.native_state}{code}{signal}"
+        return f"started{where_text(newest)}"
+    return "put back into the queue by the site" if newest.state is AttemptState.QUEUED else end_text(newest)
 
 
-def _outcome(newest: Attempt) -> dict[str, Any]:
-    reason = (newest.reason or None) if newest.state is not AttemptState.SUCCEEDED else None
-    values: dict[str, Any] = {"reason": reason[:1000] if reason else None}
-    if newest.state.ended:
-        values |= {"ended_at": newest.ended_at, "exit_code": newest.exit_code}
-    return values
+def _expect(changes: Changes, newest: Attempt) -> None:
+    """Keep the scheduler's estimate of a job that waits, and forget it once the job runs."""
+    before, after = changes.row.expected_start_at, newest.expected_start
+    known = before is not None and after is not None
+    if (abs(after - before) >= EXPECTED_START_MOVES) if known else (before is not after):
+        changes.values["expected_start_at"] = after
 
 
-def ended_attempt(attempt: Attempt, owner: Owner) -> EndedAttempt:
-    """Return an ended attempt as accounting knows it.
-
-    Raises:
-        Unmeterable: the source does not tell what was allocated.
-    """
-    ended = _as_seen(attempt)
-    allocated_rate(owner, ended, owner.weight_thousandths)
-    return ended
-
-
-def _as_seen(attempt: Attempt) -> EndedAttempt:
-    return EndedAttempt(
-        source_key=attempt.source_key,
-        state=attempt.state.value,
-        native_state=attempt.native_state[:64],
-        gpus=attempt.gpus,
-        elapsed_s=attempt.elapsed_s,
-        started_at=attempt.started_at,
-        ended_at=attempt.ended_at or attempt.submitted_at,
-        cpus=attempt.cpus,
-        memory_mib=attempt.memory_mib,
-        nodes=attempt.node_count,
-    )
-
-
-def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str]) -> None:
+def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapping[str, str], runs: int) -> None:
     """Ask for the end of a job that got more than its hold pays for."""
     row = changes.row
-    expected = gpu_types[row.gpu_class] if row.gpus else "no GPU"
-    cause = None
-    rate = _rate_now(newest, owner)
-    if rate > row.rate_credits_per_s:
-        cause = (
-            f"the site allocated {_given(newest)}, which counts {rate} credits a second "
-            f"where {row.rate_credits_per_s} are held"
-        )
-    elif any(name != expected for name in newest.gpu_types):
-        cause = f"the site allocated {', '.join(sorted(newest.gpu_types))} where {expected} is held"
-    elif newest.time_limit_s == UNLIMITED_S:
-        cause = f"its time limit was taken away where {row.time_limit_s // 60} min are held"
-    elif newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
+    cause = too_much(row, newest, owner, gpu_types, runs)
+    if cause is None and newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
         changes.time_limit_s = newest.time_limit_s
     if cause is not None and row.cancel_requested_at is None:
         changes.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause}
-
-
-def _rate_now(newest: Attempt, owner: Owner) -> int:
-    """Return what a job that is not over counts; 0 as long as the site does not tell: from that nothing follows."""
-    try:
-        return allocated_rate(owner, _as_seen(newest), owner.weight_thousandths)
-    except Unmeterable:
-        return 0
-
-
-def _given(newest: Attempt) -> str:
-    figures = [(newest.gpus, "GPUs"), (newest.cpus, "CPUs"), (newest.memory_mib, "MiB"), (newest.node_count, "nodes")]
-    return ", ".join(f"{amount} {what}" for amount, what in figures if amount is not None)
 
 
 def _with_reason(changes: Changes, reason: str | None) -> Changes:

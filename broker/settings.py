@@ -16,10 +16,12 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from adapters.arrays import TASKS_MAX
 from broker.aid_settings import AidSettings
 from broker.letters import is_address
 
 PREFIX = "IDF_BROKER_"
+ARRAY_TASKS_MAX = 1000
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 
 
@@ -77,6 +79,8 @@ class Settings(BaseSettings):
     lost_after_s: int = Field(default=300, ge=0)
     """How long a site must say that it does not know a job any more, until the broker gives it up."""
     dispatch_batch_max: int = Field(default=500, ge=1, le=2000)
+    array_tasks_max: int = Field(default=ARRAY_TASKS_MAX, ge=1, le=TASKS_MAX)
+    """How many tasks an array may have at most; a site may allow fewer (Slurm's MaxArraySize)."""
     recheck_days: int = Field(default=3, ge=0, le=30)
     """How long after its settlement a job is observed again, each hour, for late or revised usage; 0: never."""
     refund_alone_max_hours: int = Field(default=100, ge=0, le=10**9)

@@ -14,7 +14,7 @@ from accounting.tariffs import Rates, valued
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
 from quotas.charging import Rule, rules_by_id
-from quotas.holds import HoldLeft, Side, release
+from quotas.holds import HoldLeft, Side, part_of, release
 from quotas.ledger import Posting
 from quotas.models import Hold
 from quotas.posting import post_all
@@ -34,7 +34,9 @@ def end_unsent(session: Session, rows: Sequence[Row[Any]], state: JobState, caus
         "reason": cause[:1000],
         "lease_until": None,
     }
-    apply_moves(session, [Move(row.id, JobState(row.state), state, cause, done) for row in rows], now)
+    of_arrays = {**done, "tasks_waiting": 0}
+    changes = [(row, done if row.array_words is None else of_arrays) for row in rows]
+    apply_moves(session, [Move(row.id, JobState(row.state), state, cause, its) for row, its in changes], now)
 
 
 def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedAttempt]]], now: datetime) -> None:
@@ -58,6 +60,34 @@ def charge(session: Session, ended: Mapping[str, tuple[Row[Any], Sequence[EndedA
     post_all(session.connection(), postings, now)
 
 
+def metered_tasks(
+    session: Session, row: Row[Any], ended: Mapping[int, Sequence[EndedAttempt]], now: datetime
+) -> tuple[dict[int, int], list[Posting]]:
+    """Return what ended tasks of an array are charged, and the postings of that and of what they give back.
+
+    Each draws on its own part of the hold, and on no other's: in whatever order tasks end, and with whatever others
+    they are seen to end, each is charged the same.
+
+    Raises:
+        Unmeterable: the source does not tell what was allocated.
+    """
+    if not ended:
+        return {}, []
+    hold = session.execute(select_columns(*holds.c).where(holds.c.id == row.id)).one()
+    rates, rules = Rates(session.connection()), rules_by_id(session.connection(), [row.charging_rule_id])
+    owner = owner_of(row, rules[row.charging_rule_id])
+    charges: dict[int, int] = {}
+    postings: list[Posting] = []
+    for task, attempts in ended.items():
+        left, charges[task] = part_of(_whole(hold), row.tasks), 0
+        for attempt in attempts:
+            metered = meter(owner, attempt, left, now)
+            left, charges[task] = metered.left, charges[task] + metered.charge
+            postings.append(valued(metered.posting, metered.record["id"], rates.value(metered.record), now))
+        postings.append(release(left, task=task))
+    return charges, postings
+
+
 def settle_jobs(session: Session, rows: Sequence[Row[Any]], now: datetime) -> None:
     """Release what ended jobs did not use and date their settlement."""
     ids = [row.id for row in rows]
@@ -69,6 +99,14 @@ def settle_jobs(session: Session, rows: Sequence[Row[Any]], now: datetime) -> No
 def holds_left(session: Session, job_ids: Sequence[str]) -> dict[str, HoldLeft]:
     """Return what is left of each job's hold, by job id."""
     return {hold.id: _left(hold) for hold in session.execute(select_columns(*holds.c).where(holds.c.id.in_(job_ids)))}
+
+
+def _whole(hold: Row[Any]) -> HoldLeft:
+    """Return a hold as it was made."""
+    contract = None
+    if hold.contract_id is not None:
+        contract = Side(hold.contract_id, hold.contract_amount, hold.contract_weight_thousandths)
+    return HoldLeft(hold.id, Side(hold.award_id, hold.amount, hold.weight_thousandths), contract)
 
 
 def _left(hold: Row[Any]) -> HoldLeft:
@@ -109,4 +147,5 @@ def owner_of(row: Row[Any], rule: Rule) -> Owner:
         weight_thousandths=row.weight_thousandths,
         rule=rule,
         exclusive=row.exclusive,
+        tasks=row.tasks,
     )

@@ -42,7 +42,7 @@ def sized(wanted: JobIn, rule: Rule, site: str) -> Sized:
     cpus_per_gpu = wanted.cpus_per_gpu or (None if whole else _cpus_per_gpu(wanted, rule, site, notices))
     cpus = wanted.cpus or (None if whole else _cpus(wanted, notices))
     total = cpus if wanted.gpus == 0 else None if cpus_per_gpu is None else wanted.gpus * cpus_per_gpu
-    memory_mib = wanted.memory_mib or _memory_mib(wanted, rule, total, site, notices)
+    memory_mib = wanted.memory_per_node_mib or _memory_mib(wanted, rule, total, site, notices)
     taken = max(wanted.gpus, wanted.nodes * (rule.gpus_per_node or 0)) if whole else wanted.gpus
     if taken > wanted.gpus > 0:
         notices.append(f"whole nodes count with all their GPUs: --gpus {taken} costs the same")

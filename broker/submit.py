@@ -3,15 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, select
 
+from adapters.arrays import Array, array_words, parse_array
+from broker.after import after_rows, check_after, waits_for
 from broker.auth import Caller
 from broker.bootstrap import Services
-from broker.errors import BrokerError, NotAllowed, NotFound, PlacementRefused
+from broker.environments import environments_of
+from broker.errors import BadRequest, BrokerError, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import JobState
 from broker.memberships import SUBMITTERS, memberships, valid_at
 from broker.models import Job, JobEvent, JobPayload, Project, ProjectAccount, Site
@@ -20,6 +23,7 @@ from broker.paying import Need, Payer, choose, too_small
 from broker.placement import Placement, SiteFacts, none_left, options
 from broker.queues import queue_guards
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
+from broker.settings import ARRAY_TASKS_MAX
 from quotas.amounts import hours_text
 from quotas.award_life import AwardState
 from quotas.award_notices import notices_of
@@ -45,6 +49,10 @@ _ledger_accounts: Table = Account.__table__  # type: ignore[attr-defined]
 
 TableRow = tuple[Table, Mapping[str, Any]]
 PLACEMENT_TRIES_MAX = 4
+SENT_AHEAD = timedelta(minutes=10)
+"""So long before its `begin_at` a job is sent; until then it waits here, and under no ceiling of GPUs."""
+SITES_MAX = 8
+"""How many sites are compared for one job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,12 @@ class Plan:
     """The hold at the contract's weight."""
     limits: tuple[Limit, ...]
     notices: tuple[str, ...]
+    array: Array | None = None
+
+    @property
+    def gpus_taken(self) -> int:
+        """GPUs that nobody else can use while it runs; of an array, while as many tasks run as may."""
+        return self.placement.sized.gpus_taken * (self.array.at_once if self.array else 1)
 
     @property
     def held_credits(self) -> int:
@@ -94,73 +108,145 @@ class Plan:
         }
 
 
-def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -> Plan:
+def plan(
+    connection: Connection, caller: Caller, wanted: JobIn, now: datetime, *, array_tasks_max: int = ARRAY_TASKS_MAX
+) -> Plan:
     """Decide where a job would run, which award would pay and which contract would give the capacity; change nothing.
 
     Raises:
         NotFound, NotAllowed, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall, ContractTooSmall,
             CeilingReached: the rule that refuses it.
     """
+    return plans(connection, caller, wanted, now, count_max=1, array_tasks_max=array_tasks_max)[0]
+
+
+def plans(
+    connection: Connection, caller: Caller, wanted: JobIn, now: datetime, count_max: int = SITES_MAX, *,
+    array_tasks_max: int = ARRAY_TASKS_MAX,
+) -> list[Plan]:  # fmt: skip
+    """Decide the same for each site that can run the job, in the order of their names; at least one.
+
+    Raises:
+        as `plan`.
+    """
     project = _project(connection, caller, wanted.project, now)
+    array = _array(wanted)
+    _check_tasks(array, wanted, array_tasks_max)
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
-    known = weights(connection, now)
-    rules = rules_in_force(connection, now)
-    sites = _sites(connection, project.id, wanted.site, rules)
-    placements, refusals = options(timed, project.confidentiality, sites, known)
+    check_signal(timed)
+    check_after(connection, project.id, project.name, wanted)
+    sites = _sites(connection, project.id, wanted, rules_in_force(connection, now))
+    placements, refusals = options(timed, project.confidentiality, sites, weights(connection, now), array)
     payers = _payers(connection, project, now)
     reasons: list[BrokerError | QuotaError] = [*refusals]
+    decided: list[Plan] = []
     for placement in placements:
-        pay = _payment_need(placement, project, time_limit_s, now)
-        payer = choose(payers, wanted.award, pay)
-        need = _capacity_need(placement, time_limit_s, project, now)
         try:
-            contract = choose_contract(capacities(connection, placement.site.id, placement.gpu_class), need)
-        except QuotaError as refusal:
+            decided.append(_decide(connection, timed, project, placement, payers, notices, now))
+        except ContractTooSmall as refusal:
             reasons.append(refusal)
-            continue
-        decided = Plan(
-            wanted=wanted,
-            project=project,
-            placement=placement,
-            payer=payer,
-            contract=contract,
-            time_limit_s=time_limit_s,
-            need=pay,
-            contract_credits=need.credits_at(contract.weight_thousandths),
-            limits=_limits(connection, project, payer, placement),
-            notices=(*notices, *placement.sized.notices, *_end_notices(payer, project, now)),
+        except QuotaError:
+            if not decided:
+                raise  # an award or a ceiling stands in the way, wherever it would run
+        if len(decided) == count_max:
+            break
+    if not decided:
+        raise none_left(reasons)
+    return decided
+
+
+def _decide(
+    connection: Connection, wanted: JobIn, project: ProjectFacts, placement: Placement, payers: Sequence[Payer],
+    notices: tuple[str, ...], now: datetime,
+) -> Plan:  # fmt: skip
+    """Decide who pays for a job at one site, and which contract gives its capacity.
+
+    Raises:
+        ContractTooSmall: no contract there does.
+        QuotaError: no award pays, or a ceiling is in the way.
+    """
+    pay = _payment_need(placement, project, wanted, now)
+    payer = choose(payers, wanted.award, pay)
+    need = _capacity_need(placement, project, wanted, now)
+    contract = choose_contract(capacities(connection, placement.site.id, placement.gpu_class), need)
+    decided = Plan(
+        wanted=wanted,
+        project=project,
+        placement=placement,
+        payer=payer,
+        contract=contract,
+        time_limit_s=pay.time_limit_s,
+        need=pay,
+        contract_credits=need.credits_at(contract.weight_thousandths),
+        limits=_limits(connection, project, payer, placement),
+        notices=(*notices, *placement.sized.notices, *_requeue_notices(pay), *_end_notices(payer, project, now)),
+        array=_array(wanted),
+    )
+    _check_size(decided)
+    return decided
+
+
+def _array(wanted: JobIn) -> Array | None:
+    return None if wanted.array is None else parse_array(wanted.array)
+
+
+def _tasks(wanted: JobIn) -> int:
+    array = _array(wanted)
+    return len(array.tasks) if array else 1
+
+
+def _check_tasks(array: Array | None, wanted: JobIn, tasks_max: int) -> None:
+    """Refuse an array of more tasks than any may have.
+
+    Raises:
+        PlacementRefused: says how many.
+    """
+    if array is not None and len(array.tasks) > tasks_max:
+        raise PlacementRefused(
+            f"the array {wanted.array} has {len(array.tasks)} tasks, an array may have {tasks_max}",
+            f"submit it in parts of at most {tasks_max} tasks",
         )
-        _check_size(decided)
-        return decided
-    raise none_left(reasons)
 
 
-def _payment_need(placement: Placement, project: ProjectFacts, time_limit_s: int, now: datetime) -> Need:
+def _payment_need(placement: Placement, project: ProjectFacts, wanted: JobIn, now: datetime) -> Need:
     """Return what the award is asked for; fewer GPUs are offered as a way out only where they alone decide."""
     size, rate = placement.sized.size, placement.rate_credits_per_s
     return Need(
         project_name=project.name,
         gpus=size.gpus if rate == size.gpus * placement.weight_thousandths else 0,
         rate_credits_per_s=rate,
-        time_limit_s=time_limit_s,
+        time_limit_s=wanted.time_limit_s or project.default_time_limit_s,
         kill_grace_s=placement.site.settings.kill_grace_s,
         now=now,
+        tasks=_tasks(wanted),
+        runs=1 + placement.requeues,
+        begin_at=wanted.begin_at,
     )
 
 
-def _capacity_need(placement: Placement, time_limit_s: int, project: ProjectFacts, now: datetime) -> CapacityNeed:
+def _capacity_need(placement: Placement, project: ProjectFacts, wanted: JobIn, now: datetime) -> CapacityNeed:
     settings = placement.site.settings
+    time_limit_s = wanted.time_limit_s or project.default_time_limit_s
     return CapacityNeed(
         site_name=settings.name,
         gpu_class=placement.gpu_class,
         rule=placement.site.rule,
         size=placement.sized.size,
-        seconds=time_limit_s + settings.kill_grace_s,
+        seconds=(1 + placement.requeues) * (time_limit_s + settings.kill_grace_s),
         time_limit_s=time_limit_s,
         now=now,
         free_hours_first=project.free_hours_first,
+        tasks=_tasks(wanted),
+        waits_s=max(0, int((wanted.begin_at - now).total_seconds())) if wanted.begin_at else 0,
     )
+
+
+def _requeue_notices(need: Need) -> tuple[str, ...]:
+    if need.runs == 1:
+        return ()
+    why = "after a failed node or a preemption: so much is held"
+    return (f"the site may run it {need.runs} times, {why} (--no-requeue)",)
 
 
 def _limits(connection: Connection, project: ProjectFacts, payer: Payer, placement: Placement) -> tuple[Limit, ...]:
@@ -184,10 +270,14 @@ def _check_size(decided: Plan) -> None:
     Raises:
         CeilingReached: names the quota.
     """
-    gpus = decided.placement.sized.gpus_taken
+    gpus, each = decided.gpus_taken, decided.placement.sized.gpus_taken
     for limit in decided.limits:
         if limit.what == "gpus_running" and gpus > limit.amount:
-            raise reached(limit, decided.owner_names[limit.scope], 0, gpus)
+            refusal = reached(limit, decided.owner_names[limit.scope], 0, gpus)
+            if decided.array and each <= limit.amount:
+                fewer = array_words(decided.array.tasks, limit.amount // each)
+                refusal.remedy = f"let fewer tasks run at once: --array {fewer}"
+            raise refusal
 
 
 _mine = (
@@ -245,6 +335,20 @@ def _time_limit(wanted: JobIn, project: ProjectFacts) -> tuple[int, tuple[str, .
     return limit_s, (f"no time limit was given: the programme's default of {limit_s // 60} min applies (--time)",)
 
 
+def check_signal(wanted: JobIn) -> None:
+    """Refuse a signal that would be sent before the job begins.
+
+    Raises:
+        BadRequest: says what would pass.
+    """
+    limit_s = wanted.time_limit_s
+    if wanted.signal_s is not None and limit_s is not None and wanted.signal_s >= limit_s:
+        raise BadRequest(
+            f"the signal would be sent {wanted.signal_s} s before the end of a job of {limit_s} s",
+            f"--signal-before with less than {limit_s}, or a longer --time",
+        )
+
+
 def _end_notices(payer: Payer, project: ProjectFacts, now: datetime) -> tuple[str, ...]:
     """Say that the award which pays ends soon."""
     said = notices_of(AwardState.ACTIVE, payer.start_at, payer.end_at, project.expiring_days, project.export_days, now)
@@ -256,20 +360,30 @@ _sites_with_accounts = select(
     _site_table.c.name,
     _site_table.c.settings,
     _site_table.c.problems,
+    _site_table.c.array_size_max,
     _accounts.c.account,
     _accounts.c.project_id,
 ).join(_accounts, _accounts.c.site_id == _site_table.c.id, isouter=True)
 
 
 def _sites(
-    connection: Connection, project_id: str, name: str | None, rules: Mapping[tuple[str, str], Rule]
+    connection: Connection, project_id: str, wanted: JobIn, rules: Mapping[tuple[str, str], Rule]
 ) -> list[SiteFacts]:
     rows: dict[str, list[Any]] = {}
     for row in connection.execute(_sites_with_accounts):
-        if name is None or row.name == name:
+        if wanted.site is None or row.name == wanted.site:
             rows.setdefault(row.id, []).append(row)
+    offered = environments_of(connection) if wanted.named_environment is not None else {}
     facts = [_site_facts(SiteIn.model_validate(some[0].settings), project_id, some) for some in rows.values()]
-    return [replace(site, rule=rule_for(rules, site.id, site.settings.partition)) for site in facts]
+    return [
+        replace(
+            site,
+            rule=rule_for(rules, site.id, site.settings.partition),
+            array_size_max=rows[site.id][0].array_size_max,
+            environments=offered.get(site.id, {}),
+        )
+        for site in facts
+    ]
 
 
 def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteFacts:
@@ -334,12 +448,28 @@ def plan_out(decided: Plan) -> PlanOut:
         weight_thousandths=weight,
         charging_rule=rule.id,
         rate_credits_per_s=placement.rate_credits_per_s,
-        sum=sum_lines(rule, asked.size, weight, decided.time_limit_s, settings.kill_grace_s),
+        sum=_sum(decided, sum_lines(rule, asked.size, weight, decided.time_limit_s, settings.kill_grace_s)),
+        array=decided.wanted.array,
+        tasks=decided.need.tasks,
         held_credits=decided.held_credits,
         available_credits=decided.payer.available,
         contract=decided.contract.contract_id,
+        runs=decided.need.runs,
+        begin_at=decided.wanted.begin_at,
+        modules=list(placement.tools.modules),
+        container=placement.tools.container,
         notices=list(decided.notices),
     )
+
+
+def _sum(decided: Plan, one_run: list[str]) -> list[str]:
+    need, lines = decided.need, [*one_run]
+    if need.runs > 1:
+        lines.append(f"× {need.runs} runs that the site may give it = {hours_text(need.task_credits)}")
+    if need.tasks > 1:
+        held = hours_text(need.held_credits)
+        lines.append(f"× {need.tasks} tasks = {held}, of which each ended task gives back its rest")
+    return lines
 
 
 def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobOut:
@@ -356,12 +486,14 @@ def hold(services: Services, caller: Caller, decided: Plan, record: Any) -> JobO
     award = Side(decided.payer.award_id, decided.held_credits, decided.placement.weight_thousandths)
     contract = Side(decided.contract.contract_id, decided.contract_credits, decided.contract.weight_thousandths)
     outcome = services.writer.post(
-        open_hold(job["id"], award, contract, rows, queue_guards(decided.limits, decided.owner_names))
+        open_hold(
+            job["id"], award, contract, rows, queue_guards(decided.limits, decided.owner_names, decided.need.tasks)
+        )
     )
     if isinstance(outcome, AwardTooSmall):
         raise too_small(_payer_now(services, decided), decided.need)
     if isinstance(outcome, ContractTooSmall):
-        need = _capacity_need(decided.placement, decided.time_limit_s, decided.project, job["created_at"])
+        need = _capacity_need(decided.placement, decided.project, decided.wanted, job["created_at"])
         raise contract_too_small(need, _available(services, contract.owner_id) // contract.weight_thousandths)
     if isinstance(outcome, QuotaError):
         raise outcome
@@ -396,9 +528,9 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "hold_id": job_id,
         "account": placement.account,
         "state": JobState.HELD.value,
-        "reason": None,
+        "reason": _reason(wanted, now),
         "gpus": wanted.gpus,
-        "gpus_taken": asked.gpus_taken,
+        "gpus_taken": decided.gpus_taken,
         "gpu_class": placement.gpu_class,
         "weight_thousandths": placement.weight_thousandths,
         "nodes": wanted.nodes,
@@ -417,7 +549,23 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "held_credits": decided.held_credits,
         "created_at": now,
         "tries": 0,
+        "array_words": wanted.array,
+        "tasks": decided.need.tasks,
+        "tasks_waiting": decided.need.tasks if wanted.array else None,
+        "tasks_running": 0 if wanted.array else None,
+        "begin_at": wanted.begin_at,
+        "next_try_at": wanted.begin_at - SENT_AHEAD if wanted.begin_at else None,
+        "signal": wanted.signal,
+        "signal_s": wanted.signal_s,
+        "requeues": placement.requeues,
     }
+
+
+def _reason(wanted: JobIn, now: datetime) -> str | None:
+    """Say what a job waits for that its engineer asked to wait."""
+    if wanted.begin_at is not None and wanted.begin_at > now:
+        return f"it is to begin at {wanted.begin_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return waits_for(wanted)
 
 
 def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[TableRow, ...]:
@@ -427,11 +575,14 @@ def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[TableRow, ...]:
         "script": (wanted.script or "").encode(),
         "arguments": wanted.arguments,
         "environment": wanted.environment,
+        "named_environment": wanted.named_environment,
+        "modules": list(placement.tools.modules),
+        "container": placement.tools.container,
     }
-    event = event_row(
-        job["id"], JobState.HELD, f"submitted; {hours_text(decided.held_credits)} held", job["created_at"]
-    )
-    rows: tuple[TableRow, ...] = ((_jobs, job), (_payloads, payload), (_events, event))
+    what = f"submitted, {decided.need.tasks} tasks" if wanted.array else "submitted"
+    cause = f"{what}; {hours_text(decided.held_credits)} held"
+    event = event_row(job["id"], JobState.HELD, cause, job["created_at"])
+    rows: tuple[TableRow, ...] = ((_jobs, job), (_payloads, payload), (_events, event), *after_rows(job["id"], wanted))
     if placement.site.account_is_new:
         account = {
             "site_id": placement.site.id,
@@ -470,5 +621,12 @@ def job_out(job: Mapping[str, Any], person: str, project: str, site: str) -> Job
         held_credits=job["held_credits"],
         charged_credits=job.get("charged_credits"),
         exit_code=job.get("exit_code"),
+        array=job["array_words"],
+        tasks=job["tasks"],
+        tasks_waiting=job["tasks_waiting"],
+        tasks_running=job["tasks_running"],
+        begin_at=job["begin_at"],
+        requeues=job["requeues"],
+        expected_start_at=job.get("expected_start_at"),
         notices=job["notices"],
     )

@@ -1,4 +1,7 @@
-"""Holds that grow: a job whose time limit its site raised is paid for by the second, or it is ended."""
+"""Holds that grow: a job whose time limit its site raised is paid for by the second, or it is ended.
+
+Of an array no hold grows: a task whose limit was raised is ended (broker.arrays).
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -23,7 +26,7 @@ def top_up_job(session: Session, row: Row[Any], time_limit_s: int, now: datetime
     The job's row is locked by this transaction. Returns why not, if a rule refuses: nothing was moved then.
     """
     held = session.execute(select_columns(*holds.c).where(holds.c.id == row.id)).one()
-    more_s = time_limit_s - row.time_limit_s
+    more_s = (1 + row.requeues) * (time_limit_s - row.time_limit_s)
     award = Side(held.award_id, row.rate_credits_per_s * more_s, held.weight_thousandths)
     [outcome] = post(session.connection(), [top_up(row.id, award, _contract(held, row, more_s), time_limit_s)], now)
     if isinstance(outcome, QuotaError):

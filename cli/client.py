@@ -72,9 +72,13 @@ class Client:
         return _json(self._request("PUT", path, headers, Counted(file, seen)))
 
     def log(self, job: str, offset: int, limit_bytes: int, wait_s: int = 0) -> LogChunk:
-        """Read a piece of a job's log; the broker may wait up to `wait_s` for more. Raises Failure."""
-        query: Query = {"offset": offset, "limit_bytes": limit_bytes, "wait_s": wait_s}
-        answer = self._request("GET", _with(f"/v1/jobs/{part(job)}/log", query))
+        """Read a piece of the log of a job, or of one task of an array (`ID_7`). Raises Failure.
+
+        The broker may wait up to `wait_s` for more.
+        """
+        of, task = task_of(job)
+        query: Query = {"offset": offset, "limit_bytes": limit_bytes, "wait_s": wait_s, "task": task}
+        answer = self._request("GET", _with(f"/v1/jobs/{part(of)}/log", query))
         headers = answer.headers
         return LogChunk(
             answer.body,
@@ -82,6 +86,12 @@ class Client:
             headers.get("Idf-Log-Exists", "true") == "true",
             headers.get("Idf-Job-State", ""),
         )
+
+    def output(self, job: str, path: str, offset: int, limit_bytes: int) -> bytes:
+        """Read a piece of one of the output files of a job, or of one task of an array (`ID_7`). Raises Failure."""
+        of, task = task_of(job)
+        query: Query = {"path": path, "offset": offset, "limit_bytes": limit_bytes, "task": task}
+        return self._request("GET", _with(f"/v1/jobs/{part(of)}/outputs/content", query)).body
 
     def _request(self, method: str, path: str, headers: Row | None = None, body: Any = None) -> Answer:
         answer = self._wire.exchange(method, path, headers or {}, body)
@@ -96,6 +106,18 @@ def connect() -> Client:
         where = f" at {loaded.url}" if loaded.url else ""
         raise Failure(Exit.FORBIDDEN, f"you are not logged in{where}", "run: idf-compute login --url https://…")
     return Client(loaded.url, loaded.token)
+
+
+def task_of(job: str) -> tuple[str, int | None]:
+    """Tell `ID_7`, one task of an array, from the id of a job."""
+    id_, mark, task = job.rpartition("_")
+    return (id_, int(task)) if mark and task.isascii() and task.isdigit() and len(task) < 10 else (job, None)
+
+
+def path_of(job: str) -> str:
+    """Give the path of a job, or of a task of an array (`ID_7`). Raises Failure."""
+    id_, task = task_of(job)
+    return f"/v1/jobs/{part(id_)}" if task is None else f"/v1/jobs/{part(id_)}/tasks/{task}"
 
 
 def part(name: str) -> str:

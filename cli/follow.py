@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from cli.client import LOG_WAIT_S, Client, LogChunk, Row, part
+from cli.client import LOG_WAIT_S, Client, LogChunk, Row, path_of
 from cli.exits import Exit, Failure, has_ended, of_state
 from cli.output import LogText, note, one_line
 from cli.units import duration_text, hours_text, moment
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 def follow(client: Client, job: str, offset: int = 0, *, raw: bool = False) -> Exit:
-    """Show a job's log from an offset (bytes) until it ends. Ctrl-C leaves the job running."""
+    """Show the log of a job, or a task, from an offset (bytes) until it ends. Ctrl-C leaves it running."""
     try:
         _stream(client, job, offset, raw=raw)
-        return outcome(client.get(f"/v1/jobs/{part(job)}"))
+        return outcome({**client.get(path_of(job)), "id": job})
     except KeyboardInterrupt:
         return interrupted(job)
 
@@ -38,7 +38,7 @@ def wait(client: Client, job: str) -> Row | None:
     pause = 0.0
     try:
         while True:
-            seen = _patiently(lambda: client.get(f"/v1/jobs/{part(job)}"))
+            seen = _patiently(lambda: client.get(path_of(job)))
             if has_ended(str(seen["state"])):
                 return seen
             said = _say_state(job, str(seen["state"]), said)

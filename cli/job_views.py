@@ -3,10 +3,10 @@
 import sys
 from typing import Any
 
-from cli.client import Row, connect, part
+from cli.client import Client, Row, connect, part, path_of, task_of
 from cli.exits import Exit, Failure, has_ended
 from cli.output import Column, as_json, listed, note, one_line, say
-from cli.units import duration_text, euros_text, hours_text, job_size_text, moment, moment_text
+from cli.units import duration_text, euros_text, hours_text, job_size_text, moment, moment_text, tasks_text
 
 STATES = (
     *("held", "dispatching", "queued", "running", "succeeded", "failed", "cancelled", "timed_out"),
@@ -22,6 +22,14 @@ COLUMNS = (
     Column("SUBMITTED", spare=4),
     Column("RAN", right=True),
     Column("CHARGE", right=True, spare=1),
+)
+TASK_COLUMNS = (
+    Column("TASK", right=True),
+    Column("STATE"),
+    Column("EXIT", right=True, spare=2),
+    Column("RAN", right=True),
+    Column("CHARGE", right=True, spare=1),
+    Column("REASON", shrinks=True),
 )
 LISTED_MAX = 10_000
 
@@ -50,25 +58,84 @@ def _row(job: Row) -> list[Any]:
         None if ran is None else duration_text(ran),
         None if charge is None else hours_text(charge),
     ]
-    return [job["id"], job["name"], job["project"], job["state"], job_size_text(job), job["site"], *times]
+    state, size = job["state"], job_size_text(job)
+    if job["array"]:
+        ended = job["tasks"] - job["tasks_waiting"] - job["tasks_running"]
+        state, size = f"{state} {ended}/{job['tasks']}", f"{size}, {job['tasks']} tasks"
+    return [job["id"], job["name"], job["project"], state, size, job["site"], *times]
 
 
-def show(job: str, in_json: bool) -> None:
-    """Print all about one job."""
-    seen = connect().get(f"/v1/jobs/{part(job)}")
+def show(job: str, tasks: bool, in_json: bool) -> None:
+    """Print all about one job, or one task of an array; with `tasks` the tasks of an array too."""
+    client, (_, task) = connect(), task_of(job)
+    if tasks and task is not None:
+        raise Failure(Exit.USAGE, f"{one_line(job)} is one task already", "leave --tasks out")
+    if tasks and in_json:
+        say(as_json(_tasks(client, job)))
+        return
+    seen = client.get(path_of(job))
     if in_json:
         say(as_json(seen))
-        return
-    for name, value in [*_facts(seen), *_money(seen)]:
+    elif task is not None:
+        _show_task(job, seen)
+    else:
+        _show_job(seen)
+        if tasks:
+            say("")
+            listed(_tasks(client, job), in_json=False, columns=TASK_COLUMNS, rows=_task_row)
+
+
+def _tasks(client: Client, job: str) -> list[Row]:
+    return client.pages(f"/v1/jobs/{part(job)}/tasks", limit=LISTED_MAX)[0]
+
+
+def _task_row(task: Row) -> list[Any]:
+    from cli.follow import ran_s
+
+    ran, charge = ran_s(task), task["charged_credits"]
+    code = task["exit_code"]
+    times = [None if ran is None else duration_text(ran), None if charge is None else hours_text(charge)]
+    return [str(task["task"]), task["state"], None if code is None else str(code), *times, task["reason"]]
+
+
+def _show_task(job: str, task: Row) -> None:
+    state = task["state"]
+    if task["cancel_requested_at"] and not has_ended(state):
+        state = f"{state}, to be cancelled since {moment_text(task['cancel_requested_at'])}"
+    charge = task["charged_credits"]
+    facts = [
+        ("task", job),
+        ("state", state),
+        ("reason", task["reason"]),
+        ("exit code", task["exit_code"]),
+        ("started", moment_text(task["started_at"])),
+        ("ended", moment_text(task["ended_at"])),
+        ("GPU-hours", "nothing charged yet" if charge is None else f"{hours_text(charge)} charged"),
+    ]
+    _say_facts(facts)
+    _attempts(task)
+    _say_hidden(task)
+
+
+def _say_facts(facts: list[tuple[str, Any]]) -> None:
+    for name, value in facts:
         if value is not None:
             say(f"{name:<10} {one_line(value)}")
+
+
+def _say_hidden(seen: Row) -> None:
+    if seen["hidden"]:
+        say(f"\nnot shown to a project's coach: {one_line(', '.join(seen['hidden']))}")
+
+
+def _show_job(seen: Row) -> None:
+    _say_facts([*_facts(seen), *_money(seen)])
     _timeline(seen)
     _attempts(seen)
     _refunds(seen)
     for notice in seen["notices"]:
         say(f"\nnotice: {one_line(notice)}")
-    if seen["hidden"]:
-        say(f"\nnot shown to a project's coach: {one_line(', '.join(seen['hidden']))}")
+    _say_hidden(seen)
 
 
 def _facts(job: Row) -> list[tuple[str, object]]:
@@ -81,6 +148,7 @@ def _facts(job: Row) -> list[tuple[str, object]]:
         ("job", job["id"]),
         ("name", job["name"]),
         ("state", state),
+        ("tasks", _tasks_fact(job)),
         ("waits for" if not job["started_at"] and not has_ended(job["state"]) else "reason", job["reason"]),
         ("exit code", job["exit_code"]),
         ("person", job["person"]),
@@ -88,11 +156,48 @@ def _facts(job: Row) -> list[tuple[str, object]]:
         ("site", where),
         ("GPUs", f"{job_size_text(job)}{nodes}, at most {duration_text(job['time_limit_s'])}"),
         ("folder", job.get("snapshot")),
+        ("runs in", _tools(job)),
+        ("after", ", ".join(f"{one['job']} ({one['kind']}, {one['state']})" for one in job.get("after", [])) or None),
+        ("begins", _not_before(job)),
+        ("starts", _expected(job)),
+        ("signal", f"{job['signal']}, {job['signal_s']} s before the time limit" if job.get("signal") else None),
+        ("runs", f"at most {1 + job['requeues']}, held for each" if job.get("requeues") else None),
     ]
+
+
+def _tasks_fact(job: Row) -> str | None:
+    if not job["array"]:
+        return None
+    states = ", ".join(f"{count} {state}" for state, count in job["tasks_by_state"].items())
+    return f"{tasks_text(job)}: {states}"
+
+
+def _tools(job: Row) -> str | None:
+    """Say what is put around a job's program."""
+    named = [f"environment {job['named_environment']}"] if job.get("named_environment") else []
+    named += [f"module {name}" for name in job.get("modules", [])]
+    named += [f"image {job['container']}"] if job.get("container") else []
+    return ", ".join(named) or None
+
+
+def _not_before(job: Row) -> str | None:
+    begins = job.get("begin_at")
+    return f"not before {moment_text(begins)}" if begins and not job["started_at"] else None
+
+
+def _expected(job: Row) -> str | None:
+    """Say when a job that waits at a site is expected to start, or why nobody knows."""
+    if job["state"] != "queued":
+        return None
+    if job.get("expected_start_at"):
+        return f"about {moment_text(job['expected_start_at'])}, as its scheduler reckons"
+    return f"unknown: {job['expected_start_unknown']}" if job.get("expected_start_unknown") else None
 
 
 def _money(job: Row) -> list[tuple[str, object]]:
     held, charge = hours_text(job["held_credits"]), job["charged_credits"]
+    if charge is None and job["array"]:
+        return [("GPU-hours", f"{held} held; a task that has ended is charged, and gives back its rest (--tasks)")]
     if charge is None:
         return [("GPU-hours", f"{held} held, nothing charged yet")]
     hours = f"{held} held -> {hours_text(charge)} charged, settled {moment_text(job['settled_at'])}"
@@ -179,7 +284,7 @@ def cancel(ids: list[str], in_json: bool) -> int:
     client, answers, worst = connect(), [], Exit.OK
     for job in dict.fromkeys(ids):
         try:
-            answer = client.post(f"/v1/jobs/{part(job)}/cancel")
+            answer = {"id": job, **client.post(f"{path_of(job)}/cancel")}
         except Failure as failure:
             complain(failure, in_json=in_json)
             worst = failure.exit_code
@@ -193,8 +298,9 @@ def cancel(ids: list[str], in_json: bool) -> int:
 
 
 def _cancelled(job: Row) -> str:
+    what = "task" if "task" in job else "job"
     if job["state"] == "cancelled":
-        return f"job {one_line(job['id'])} is cancelled"
+        return f"{what} {one_line(job['id'])} is cancelled"
     if has_ended(job["state"]):
-        return f"job {one_line(job['id'])} had ended already: {one_line(job['state'])}"
-    return f"job {one_line(job['id'])} is {one_line(job['state'])} and will be cancelled"
+        return f"{what} {one_line(job['id'])} had ended already: {one_line(job['state'])}"
+    return f"{what} {one_line(job['id'])} is {one_line(job['state'])} and will be cancelled"

@@ -31,14 +31,19 @@ def jobs(
 
 
 @app.command()
-def show(job: JobId, in_json: Json = False) -> None:
-    """Show a job: its timeline, attempts and charge, and why it waits.
+def show(
+    job: JobId,
+    tasks: Annotated[bool, typer.Option("--tasks", help="List the tasks of an array.")] = False,
+    in_json: Json = False,
+) -> None:
+    """Show a job: its timeline, attempts and charge, and why it waits. One task of an array is ID_7.
 
     \b
     Example:
       idf-compute show 01JD3X8N5E
+      idf-compute show 01JD3X8N5E --tasks
     """
-    job_views.show(job, in_json)
+    job_views.show(job, tasks, in_json)
 
 
 @app.command()
@@ -51,9 +56,12 @@ def logs(
 ) -> int:
     """Print the log of a job. With --follow, end with the outcome of the job (see idf-compute --help).
 
+    Each task of an array has a log of its own: ID_7.
+
     \b
     Example:
       idf-compute logs -f 01JD3X8N5E
+      idf-compute logs 01JD3X8N5E_7
       idf-compute logs --raw 01JD3X8N5E > train.log
     """
     return job_views.logs(job, keep_on, raw, offset, in_json)
@@ -64,10 +72,10 @@ def cancel(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs' ids.", autocompletion=jobs_known)],
     in_json: Json = False,
 ) -> int:
-    """End jobs. What they used until then is charged, the rest of their hold comes back.
+    """End jobs, or single tasks of arrays (ID_7). What they used is charged, the rest of their hold comes back.
 
     \b
     Example:
-      idf-compute cancel 01JD3X8N5E 01JD3XA2QF
+      idf-compute cancel 01JD3X8N5E 01JD3XA2QF_7
     """
     return job_views.cancel(ids, in_json)

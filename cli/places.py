@@ -1,8 +1,9 @@
 """Where each command lives."""
 
 PLACES = {
-    "submit": "submit",
+    "submit": "submit", "init": "first_script",
     "jobs": "jobs", "show": "jobs", "logs": "jobs", "cancel": "jobs",
+    "outputs": "outputs", "fetch": "outputs", "env": "environments",
     "quota": "quotas", "report": "reports",
     "login": "account", "logout": "account", "whoami": "account",
     "org": "organisations", "project": "projects", "programme": "programmes", "award": "awards",

@@ -30,7 +30,9 @@ FORMS = {
         {"--all": "every", "-a": "every", **_JSON},
         {"project": None, "state": None, "limit": 50, "every": False, "in_json": False},
     ),
-    "show": Form("job_views", {}, _JSON, {"job": None, "in_json": False}, "job"),
+    "show": Form(
+        "job_views", {}, {"--tasks": "tasks", **_JSON}, {"job": None, "tasks": False, "in_json": False}, "job"
+    ),
     "logs": Form(
         "job_views",
         {"--offset": "offset"},

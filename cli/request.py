@@ -12,10 +12,15 @@ SCRIPT_BYTES_MAX = 1024 * 1024
 _OF_OPTION = {
     "job-name": "name", "time": "time_limit_s", "nodes": "nodes", "gpus": "gpus", "gpus-per-node": "gpus",
     "gpus-per-task": "gpus", "gres": "gpus", "cpus-per-gpu": "cpus_per_gpu", "cpus-per-task": "cpus_per_gpu",
-    "exclusive": "exclusive",
+    "exclusive": "exclusive", "array": "array",
+    "begin": "begin_at", "signal": "signal_s", "requeue": "requeue", "no-requeue": "requeue",
     "mem": "memory_mib", "mem-per-gpu": "memory_mib", "mem-per-cpu": "memory_mib", "constraint": "gpu_class",
 }  # fmt: skip
 """Which field a command-line option must set to win over an option of the script."""
+_PLAIN = (
+    "name", "time_limit_s", "nodes", "cpus_per_gpu", "exclusive", "array", "begin_at", "signal", "signal_s", "requeue",
+)  # fmt: skip
+"""Fields of JobIn that stand in Directives as they are."""
 
 
 def read_script(file: Path) -> str:
@@ -59,20 +64,35 @@ def needs_sites(directives: Directives, given: Fields) -> bool:
 
 def merged(directives: Directives, given: Fields, sites: list[Fields]) -> Fields:
     """Give the fields of JobIn that describe the resources; what is in `given` wins. Raises Failure."""
-    plain = {name: getattr(directives, name) for name in ("name", "time_limit_s", "nodes", "cpus_per_gpu", "exclusive")}
+    plain = {name: getattr(directives, name) for name in _PLAIN}
+    if "signal_s" in given:
+        plain["signal"] = None
     fields = {**{name: value for name, value in plain.items() if value is not None}, **given}
     nodes = fields.get("nodes", 1)
+    fields = with_gpus_in_all(fields)
     if "gpus" not in fields:
         fields["gpus"] = _gpus(directives, nodes)
     _check_tasks(directives, nodes)
     if not fields["gpus"]:
         _check_without_gpu(directives, fields)
     cpus_per_node = (_cpus_per_node if fields["gpus"] else _cpus_without_gpu)(directives, fields, nodes)
-    if "memory_mib" not in fields and directives.memory:
+    if "memory_mib" not in fields and "memory_per_gpu_mib" not in fields and directives.memory:
         fields["memory_mib"] = _memory_mib(*directives.memory, fields["gpus"], nodes, cpus_per_node)
     if fields["gpus"] and needs_sites(directives, given):
         fields["gpu_class"] = _gpu_class(directives, sites, given.get("site"))
     return fields
+
+
+def with_gpus_in_all(fields: Fields) -> Fields:
+    """Turn GPUs per node into GPUs over all nodes. Raises Failure: both are there, and disagree."""
+    per_node = fields.get("gpus_per_node")
+    if per_node is None:
+        return fields
+    total = per_node * fields.get("nodes", 1)
+    if fields.get("gpus", total) != total:
+        sentence = f"--gpus {fields['gpus']} and --gpus-per-node {per_node} disagree"
+        raise Failure(Exit.USAGE, sentence, "leave out one of them")
+    return {**{name: value for name, value in fields.items() if name != "gpus_per_node"}, "gpus": total}
 
 
 def _gpus(directives: Directives, nodes: int) -> int:
@@ -197,7 +217,8 @@ def _has_won(option: str, given: Fields) -> bool:
     """Say whether what was typed wins over an option of the script."""
     field = _OF_OPTION.get(option)
     without_gpu = given.get("gpus") == 0 and field == "gpu_class"
-    return field in given or without_gpu or (option == "cpus-per-task" and "cpus" in given)
+    otherwise = {"gpus": "gpus_per_node", "memory_mib": "memory_per_gpu_mib"}.get(field or "")
+    return field in given or otherwise in given or without_gpu or (option == "cpus-per-task" and "cpus" in given)
 
 
 def _reasons(directives: Directives) -> list[str]:

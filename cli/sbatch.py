@@ -4,6 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 from cli.exits import Exit, Failure
+from cli.job_options import HOW_TO_BEGIN, begin_at, signal_of
 from cli.sbatch_options import Fate
 from cli.sbatch_words import Found, found_in, wrong
 from cli.units import memory_mib, slurm_duration_s
@@ -32,6 +33,12 @@ class Directives(NamedTuple):
     tasks: int | None = None
     tasks_per_node: int | None = None
     exclusive: bool | None = None
+    array: str | None = None
+    """Its tasks, as they stand there; the broker reads them."""
+    begin_at: str | None = None
+    signal: str | None = None
+    signal_s: int | None = None
+    requeue: bool | None = None
     taken: tuple[Found, ...] = ()
     dropped: tuple[Found, ...] = ()
 
@@ -52,8 +59,13 @@ def parse(script: str) -> Directives:
 
 def _with(directives: Directives, found: Found) -> Directives:
     """Add one taken option; a later one wins, as in sbatch."""
-    taken = (*(other for other in directives.taken if other.option != found.option), found)
+    taken = (*(other for other in directives.taken if other.option.name not in _same(found.option.name)), found)
     return directives._replace(taken=taken, **_meaning(found, found.option.name, found.value))
+
+
+def _same(name: str) -> tuple[str, ...]:
+    """Give the options that one undoes: itself, and its opposite."""
+    return ("requeue", "no-requeue") if name in ("requeue", "no-requeue") else (name,)
 
 
 def _meaning(found: Found, name: str, value: str) -> dict[str, Any]:
@@ -68,6 +80,7 @@ def _meaning(found: Found, name: str, value: str) -> dict[str, Any]:
     if name.startswith("mem"):
         return {"memory": _memory(found, name, value)}
     readers = {"time": _time, "nodes": _nodes, "gres": _gres, "export": _export, "exclusive": _exclusive}
+    readers |= {"begin": _begin, "signal": _signal, "requeue": _requeue, "no-requeue": _requeue}
     if name in readers:
         return readers[name](found, value)
     return {name.removeprefix("job-"): value}
@@ -130,6 +143,26 @@ def _exclusive(found: Found, value: str) -> dict[str, Any]:
             found, f"{found} shares nodes with some", "write --exclusive for whole nodes, or delete the line"
         )
     return {"exclusive": True}
+
+
+def _begin(found: Found, value: str) -> dict[str, Any]:
+    try:
+        return {"begin_at": begin_at(value)}
+    except Failure as failure:
+        raise wrong(found.line, f"{found} is not understood", HOW_TO_BEGIN) from failure
+
+
+def _signal(found: Found, value: str) -> dict[str, Any]:
+    """Take `B:USR1@120`, and `USR1@120` too: a job of ours has no steps, so its program is what gets it."""
+    try:
+        name, seconds = signal_of(value)
+    except Failure as failure:
+        raise wrong(found.line, f"{found} is not understood", "write it as --signal=B:USR1@120") from failure
+    return {"signal": name, "signal_s": seconds}
+
+
+def _requeue(found: Found, value: str) -> dict[str, Any]:
+    return {"requeue": found.option.name == "requeue"}
 
 
 def _refused(found: Found, sentence: str, remedy: str) -> Failure:

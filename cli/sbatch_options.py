@@ -38,11 +38,11 @@ class Option(NamedTuple):
 _TABLE = {
     Fate.TAKE: {
         "": "job-name,J time,t nodes,N gpus,G gpus-per-node gpus-per-task gres cpus-per-gpu "
-        "cpus-per-task,c mem "
-        "mem-per-gpu mem-per-cpu constraint,C ntasks,n ntasks-per-node export "
+        "cpus-per-task,c mem begin,b signal requeue! no-requeue! "
+        "mem-per-gpu mem-per-cpu constraint,C ntasks,n ntasks-per-node export array,a "
         "exclusive?",
     },
-    Fate.SAME: {"": "no-requeue!"},
+    Fate.SAME: {"": "kill-on-invalid-dep"},
     Fate.DROP: {
         "it names things of one site; the broker chooses them": "account,A partition,p qos,q wckey",
         "the log is kept for you: idf-compute logs ID": "output,o error,e open-mode",
@@ -52,12 +52,9 @@ _TABLE = {
         "use --json": "parsable!",
     },
     Fate.REFUSE: {
-        "submit one job per task, for instance in a loop of the shell": "array,a",
-        "use idf-compute submit --wait and submit the next one after it": "dependency,d kill-on-invalid-dep",
-        "a job starts as soon as it can: submit it when it may": "begin,b deadline hold,H! immediate,I? "
-        "delay-boot "
-        "reservation priority",
-        "a job runs once: submit it again, and let it resume by itself": "requeue!",
+        "use idf-compute submit --after ID, with the id that it gave the other job": "dependency,d",
+        "submit its parts as jobs, the later ones with --after": "het-group pack-group",
+        "a job starts as soon as it can: use --begin": "deadline hold,H! immediate,I? delay-boot reservation priority",
         "GPUs are not shared": "oversubscribe,s!",
         "use idf-compute submit -- COMMAND": "wrap",
         "use --dir to send a folder that the job starts in": "chdir,D",
@@ -75,10 +72,9 @@ _TABLE = {
         "one task runs per node: start the others from it, as torchrun does": "ntasks-per-core "
         "ntasks-per-gpu "
         "ntasks-per-socket distribution,m overcommit,O!",
-        "a job gets TERM before its end; trap that": "signal",
         "ask for the time that you need with --time": "time-min",
         "a job whose node fails has ended": "no-kill,k?",
-        "start the container in the script": "container container-id",
+        "use idf-compute submit --container IMAGE": "container container-id",
         "it sets what only one site knows; delete the line": "propagate? bb bbf network mcs-label power "
         "profile "
         "acctg-freq reboot! resv-ports? stepmgr! wait-all-nodes extra uid gid",

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import request
+from cli import job_options, request
 from cli.client import Client, Row, connect, part
 from cli.exits import Exit, Failure
-from cli.options import Json, classes_known, projects_known, sites_known
+from cli.options import Json, classes_known, jobs_known, projects_known, sites_known
 from cli.output import as_json, note, one_line, say
 from cli.sbatch import Directives, parse
-from cli.units import duration_s, duration_text, hours_text, job_size_text, memory_mib
+from cli.units import duration_s, duration_text, hours_text, job_size_text, memory_mib, moment_text, tasks_text
 
 TRY = {"gpus": 1, "nodes": 1, "time_limit_s": 600, "smallest_gpu": True}
 app = typer.Typer()
@@ -38,15 +38,46 @@ def submit(
     nodes: Annotated[int | None, typer.Option("--nodes", "-N", min=1, help="[default: 1]")] = None,
     cpus_per_gpu: Annotated[int | None, typer.Option(min=1)] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="In all, of a job without GPU (--gpus 0).")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="Instead of --gpus.")] = None,
     exclusive: Annotated[bool, typer.Option("--exclusive", help="Whole nodes; they are charged whole.")] = False,
     mem: Annotated[str | None, typer.Option(help="Memory per node: 4G, 512M.")] = None,
+    array: Annotated[
+        str | None, typer.Option("--array", "-a", help="Run a task for each number: 0-15, 1,3,5-9:2; %4: four at once.")
+    ] = None,
+    mem_per_gpu: Annotated[str | None, typer.Option(help="Instead of --mem.")] = None,
     name: Annotated[str | None, typer.Option("--name", "-J", help="[default: the script's name]")] = None,
-    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for the job.")] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=VALUE]", help="A variable for the job, or an environment of `env list`."),
+    ] = None,
+    module: Annotated[list[str] | None, typer.Option(help="An environment module to load; may be repeated.")] = None,
+    container: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Run in this Apptainer image: a path, or docker://…@sha256:…")
+    ] = None,
+    after: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Start after this job succeeded.", autocompletion=jobs_known)
+    ] = None,
+    after_any: Annotated[list[str] | None, typer.Option(metavar="ID", help="… after it ended, however.")] = None,
+    after_failed: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="… after it ended without success.")
+    ] = None,
+    begin: Annotated[str | None, typer.Option(help="Not before: +2h, 22:30, 2026-12-31T08:00.")] = None,
+    signal: Annotated[
+        str | None, typer.Option(metavar="SIGNAL[@SECONDS]", help="Before the time limit, to save: USR1@120.")
+    ] = None,
+    signal_before: Annotated[
+        int | None, typer.Option(metavar="SECONDS", min=1, max=65535, help="The same with USR1.")
+    ] = None,
+    requeue: Annotated[
+        bool | None,
+        typer.Option("--requeue/--no-requeue", help="Run again after a failed node. [default: as the site does]"),
+    ] = None,
     site: Annotated[str | None, typer.Option(autocompletion=sites_known, help="Run here or nowhere.")] = None,
     folder: Annotated[Path | None, typer.Option("--dir", help="Send this folder; the job starts in it.")] = None,
     attempt: Annotated[bool, typer.Option("--try", help="Ten minutes on one GPU of the smallest kind.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit with the outcome.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show the log; exit with the outcome.")] = False,
+    het_group: Annotated[str | None, typer.Option(hidden=True)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen; submit nothing.")] = False,
     in_json: Json = False,
 ) -> int:
@@ -60,14 +91,23 @@ def submit(
       idf-compute submit --gpus 4 --gpu-class h100-80 --time 12h train.sh --epochs 3
       idf-compute submit --dir . --follow -- python train.py
       idf-compute submit --gpus 0 --cpus 16 --mem 32G --dry-run prepare.sh
+      idf-compute submit --array 0-15%4 --time 1h sweep.sh
+      idf-compute submit --after 01JD3X8N5E --signal-before 120 --env pytorch train.sh
     """
     if in_json and follow:
         raise Failure(Exit.USAGE, "--follow prints the log, not JSON", "use --wait --json")
+    _check_one_part(het_group, words)
+    variables, named = job_options.environment_fields(env or [])
     given = {
-        "project": project, "award": award, "gpus": gpus, "gpu_class": gpu_class, "nodes": nodes,
-        "time_limit_s": duration_s(time) if time else None, "cpus_per_gpu": cpus_per_gpu,
-        "cpus": cpus, "exclusive": exclusive or None, "memory_mib": memory_mib(mem) if mem else None, "name": name,
-        "site": site, "environment": _environment(env or []) or None,
+        "project": project, "award": award, "gpus": gpus, "gpus_per_node": gpus_per_node, "gpu_class": gpu_class,
+        "nodes": nodes, "time_limit_s": duration_s(time) if time else None, "cpus_per_gpu": cpus_per_gpu,
+        "cpus": cpus, "exclusive": exclusive or None, "name": name, "site": site, "array": array,
+        "memory_mib": memory_mib(mem) if mem else None,
+        "memory_per_gpu_mib": memory_mib(mem_per_gpu) if mem_per_gpu else None,
+        "environment": variables or None, "named_environment": named, "modules": module or None, "container": container,
+        "after": job_options.after_fields(after or [], after_any or [], after_failed or []) or None,
+        "begin_at": job_options.begin_at(begin) if begin else None, "requeue": requeue,
+        **_signal(signal, signal_before),
     }  # fmt: skip
     body: Row = {field: value for field, value in given.items() if value is not None}
     if attempt:
@@ -76,6 +116,8 @@ def submit(
     text = None if script is None else request.read_script(script)
     client = connect()
     body = _described(client, body, script, text, words, attempt=attempt)
+    if follow and "array" in body:
+        raise Failure(Exit.USAGE, "each task of an array has its own log", "--wait, then: idf-compute logs ID_0")
     _warn_of_options(context, words if script else [])
     if folder is not None:
         from cli.upload import send_folder
@@ -92,18 +134,32 @@ def _is_command(typed: Any, words: list[str]) -> bool:
     return bool(before) and before[-1] == "--"
 
 
-def _environment(pairs: list[str]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair or pair.startswith("="):
-            raise Failure(Exit.USAGE, f"--env {pair!r} is not understood", "write --env NAME=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
+def _check_one_part(het_group: str | None, words: list[str]) -> None:
+    """Refuse a heterogeneous job by name."""
+    if het_group is not None or words[0] == ":":
+        what = "--het-group" if het_group is not None else "parts after ':'"
+        raise Failure(
+            Exit.REFUSED,
+            f"a heterogeneous job ({what}) is not taken",
+            "submit its parts as jobs, the later with --after",
+        )
+
+
+def _signal(signal: str | None, before_s: int | None) -> Row:
+    if signal is not None and before_s is not None:
+        raise Failure(Exit.USAGE, "--signal and --signal-before say the same", "write --signal USR1@120 alone")
+    if signal is not None:
+        name, before_s = job_options.signal_of(signal)
+        return {"signal": name, "signal_s": before_s}
+    return {} if before_s is None else {"signal": "USR1", "signal_s": before_s}
 
 
 def _tried(body: Row) -> Row:
     """Apply --try. Raises Failure if the same was asked for otherwise."""
-    asked = [field for field in ("gpus", "gpu_class", "nodes", "time_limit_s", "cpus", "exclusive") if field in body]
+    fields = ("gpus", "gpus_per_node", "gpu_class", "nodes", "time_limit_s", "cpus", "exclusive", "array")
+    asked = [field for field in fields if field in body]
     if asked:
-        sentence = "--try goes without --gpus, --gpu-class, --nodes, --time, --cpus and --exclusive"
+        sentence = "--try goes without --gpus, --gpu-class, --nodes, --time, --cpus, --exclusive and --array"
         raise Failure(Exit.USAGE, sentence, "leave out one side")
     return {**body, **TRY}
 
@@ -113,7 +169,7 @@ def _described(
 ) -> Row:
     """Give the body of the request: what was typed, and what the script's #SBATCH lines add to it."""
     if script is None or text is None:
-        return {"name": _label(Path(words[0]).name), "gpus": 1, **given, "arguments": words}
+        return {"name": _label(Path(words[0]).name), "gpus": 1, **request.with_gpus_in_all(given), "arguments": words}
     directives = parse(text)
     if attempt:
         note("--try: ten minutes on one GPU of the smallest kind, whatever the script asks for")
@@ -144,18 +200,26 @@ def _plan(client: Client, body: Row, *, in_json: bool) -> int:
         say(as_json(plan))
         return Exit.OK
     left = plan["available_credits"] - plan["held_credits"]
-    say(
-        f"would run {job_size_text(plan)} at {one_line(plan['site'])} for at most {duration_text(plan['time_limit_s'])}"
-    )
+    tasks = f"{tasks_text(plan)} of " if plan["array"] else ""
+    limit = duration_text(plan["time_limit_s"])
+    say(f"would run {tasks}{job_size_text(plan)} at {one_line(plan['site'])} for at most {limit}")
     say(
         f"would hold {hours_text(plan['held_credits'])} of award {one_line(plan['award'])} of project "
         f"{one_line(plan['project'])}, leaving {hours_text(left)}"
     )
     for number, line in enumerate(plan["sum"]):
         say(f"{'' if number else 'counted:':<9} {one_line(line)}")
+    say(f"{_expected(plan)}")
     for notice in plan["notices"]:
         note(f"notice: {one_line(notice)}")
     return Exit.OK
+
+
+def _expected(plan: Row) -> str:
+    """Say when the job would start, by the scheduler's own estimate."""
+    if plan["expected_start_at"] is None:
+        return f"would start: unknown, {one_line(plan['expected_start_unknown'])}"
+    return f"would start about {moment_text(plan['expected_start_at'])}, as its scheduler reckons now"
 
 
 def _submitted(client: Client, body: Row, *, wait: bool, follow: bool, in_json: bool) -> int:
@@ -175,7 +239,8 @@ def _submitted(client: Client, body: Row, *, wait: bool, follow: bool, in_json: 
 
 def _announce(job: Row, *, quiet_stdout: bool) -> None:
     """Say which job it is: on stdout, unless that carries the log."""
-    what = f"{job_size_text(job)} at {one_line(job['site'])}"
+    tasks = f"{tasks_text(job)} of " if job["array"] else ""
+    what = f"{tasks}{job_size_text(job)} at {one_line(job['site'])}"
     bounds = f"at most {duration_text(job['time_limit_s'])}, {hours_text(job['held_credits'])} held"
     (note if quiet_stdout else say)(f"job {one_line(job['id'])}: {what}, {bounds}")
     for notice in job["notices"]:

@@ -92,6 +92,13 @@ def job_size_text(job: dict[str, Any]) -> str:
     return f"{cpus} CPU{'s' if cpus != 1 else ''}" if cpus else whole or "no GPU"
 
 
+def tasks_text(job: dict[str, Any]) -> str:
+    """Write how many tasks an array, or the plan of one, has, and which: `16 tasks (0-15%4)`."""
+    from cli.output import one_line
+
+    return f"{job['tasks']} task{'s' if job['tasks'] != 1 else ''} ({one_line(job['array'])})"
+
+
 def thousandths(weight: str) -> int:
     """Read a weight of at most three decimals, 4 or 0.05, as thousandths. Raises Failure."""
     whole, _, decimals = weight.partition(".")

@@ -26,14 +26,14 @@ def send_folder(client: Client, folder: Path, *, dry_run: bool = False) -> str |
         ending = "the broker has it already" if known else ("not sent" if dry_run else "sending")
         note(f"folder {one_line(folder)}: {packed.files:,} files, {sizes}, {packed.digest[:12]}; {ending}")
         if not known and not dry_run:
-            with _bar(packed.size_bytes) as seen:
+            with bar(packed.size_bytes, "sending") as seen:
                 client.put(f"/v1/snapshots/{packed.digest}", packed.file, packed.size_bytes, seen)
     return packed.digest if known or not dry_run else None
 
 
 @contextmanager
-def _bar(size_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar for a large file on a terminal; give what must be told of each block sent."""
+def bar(size_bytes: int, what: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar for a large file on a terminal; give what must be told of each block moved."""
     if size_bytes < BAR_FROM_BYTES or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -41,5 +41,5 @@ def _bar(size_bytes: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("sending", total=size_bytes)
-        yield lambda sent: progress.advance(task, sent)
+        task = progress.add_task(what, total=size_bytes)
+        yield lambda moved: progress.advance(task, moved)

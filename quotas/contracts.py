@@ -47,10 +47,14 @@ class CapacityNeed:
     time_limit_s: int
     now: datetime
     free_hours_first: bool = False
+    tasks: int = 1
+    """Of an array: each of that size and so long."""
+    waits_s: int = 0
+    """How long it waits at least before it starts."""
 
     def credits_at(self, weight_thousandths: int) -> int:
         """Return what the job may use at most, counted by the same rule as on the award's side."""
-        return rate_credits_per_s(self.rule, self.size, weight_thousandths) * self.seconds
+        return self.tasks * rate_credits_per_s(self.rule, self.size, weight_thousandths) * self.seconds
 
     @property
     def gpu_seconds(self) -> int:
@@ -133,13 +137,14 @@ def choose_contract(offers: Sequence[Capacity], need: CapacityNeed) -> Capacity:
             f"the Region has no contract for {need.gpu_class} at site {need.site_name} today",
             "ask your programme manager, or choose another site or GPU class",
         )
-    lasting = [offer for offer in active if (offer.end_at - need.now).total_seconds() >= need.time_limit_s]
+    needed_s = need.waits_s + need.time_limit_s
+    lasting = [offer for offer in active if (offer.end_at - need.now).total_seconds() >= needed_s]
     if not lasting:
         left_min = int((max(offer.end_at for offer in active) - need.now).total_seconds()) // 60
         raise ContractTooSmall(
             f"the Region's contract for {need.gpu_class} at site {need.site_name} ends in {left_min} min, "
-            f"before the job's time limit of {need.time_limit_s // 60} min",
-            f"--time {left_min}" if left_min else "choose another site",
+            f"before the job's time limit of {need.time_limit_s // 60} min{' after it begins' if need.waits_s else ''}",
+            f"--time {left_min}" if left_min and not need.waits_s else "choose another site, or begin earlier",
         )
     able = [offer for offer in lasting if offer.available >= need.credits_at(offer.weight_thousandths)]
     if not able:
@@ -152,7 +157,8 @@ def contract_too_small(need: CapacityNeed, left_gpu_seconds: int) -> ContractToo
     return ContractTooSmall(
         f"the job may use {_hours(need.gpu_seconds)} of {need.gpu_class} "
         f"and the Region's contract at site {need.site_name} has {_hours(left_gpu_seconds)} left",
-        "ask for fewer GPUs or less time, choose another site, or wait until running jobs settle",
+        f"ask for fewer {'tasks, fewer ' if need.tasks > 1 else ''}GPUs or less time, choose another site, "
+        "or wait until running jobs settle",
     )
 
 

@@ -6,7 +6,8 @@ lock, so that two corrections at the same moment see each other. Per job and sid
     overrun = max(0, max(0, charge - hold) - refunds)
 
 and all the rest comes from the award (or the contract), whatever the order in which attempts and their revisions
-became known, as long as what is available suffices.
+became known, as long as what is available suffices. Each task of an array has its own part of the hold: there the
+sum over the tasks of max(0, its charge - its part) stands for max(0, charge - hold).
 """
 
 from collections.abc import Sequence
@@ -131,17 +132,20 @@ def adjust(
     *,
     refund_id: str = "",
     refunded: int | None = None,
+    over: int | None = None,
     details: str | None = None,
 ) -> Adjustment:
     """Bring what a job has paid to a new charge, after its hold was released.
 
     More comes from what is `available`, within what the hold had covered, and the rest from overrun; less goes
     back to overrun first. `refunded` is what refunds come to under the new charge, where that changes: then
-    `refund_id` names the correction of the refunds.
+    `refund_id` names the correction of the refunds. `over` is what tasks of an array were charged beyond their parts
+    of the hold; None where the hold is one.
     """
     refunded_after = now.refunded if refunded is None else refunded
     net = charge - refunded_after
-    overrun_wanted = max(0, max(0, charge - payer.held) - refunded_after)
+    beyond = max(0, charge - payer.held) if over is None else over
+    overrun_wanted = max(0, beyond - refunded_after)
     paid_now = now.refundable - now.overrun
     paid_after = min(net - overrun_wanted, paid_now + available)
     paid, overrun = paid_after - paid_now, (net - paid_after) - now.overrun

@@ -16,6 +16,7 @@ QuotaError
 ├── RateRefused          a weight or tariff that would contradict what was held or charged, or another weight
 ├── RefundTooLarge       more than the job's charge minus earlier refunds
 ├── RefundDecided        the refund was posted or refused before
+├── RefundTooEarly       tasks of the array are still open
 ├── NotChargeable        the charging rule has no price for such a job
 ├── SizeUnknown          the charging rule counts what nobody knows of the job
 ├── ReclaimUnknown       no reclaim is announced for the award, or it is over
@@ -107,6 +108,12 @@ class RefundDecided(QuotaError):
     """The refund was posted or refused before."""
 
     code = "refund-decided"
+
+
+class RefundTooEarly(QuotaError):
+    """Tasks of the array are still open: what overrun pays of it is not known yet."""
+
+    code = "refund-too-early"
 
 
 class PolicyRefused(QuotaError):

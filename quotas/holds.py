@@ -98,11 +98,25 @@ def settle(
     return Posting(movements=tuple(movements), draws=_draws(left.job_id, *covered), rows=rows)
 
 
-def release(left: HoldLeft, rows: Rows = ()) -> Posting:
-    """Give back to both sides what a job did not use: held → available."""
+def part_of(whole: HoldLeft, tasks: int) -> HoldLeft:
+    """Return what one task of an array has of a hold of so many: an equal part, which no other task draws on.
+
+    A hold is made as tasks × the hold of one task, so that nothing is left over.
+    """
+    contract = _side_part(whole.contract, tasks) if whole.contract else None
+    return HoldLeft(whole.job_id, _side_part(whole.award, tasks), contract)
+
+
+def _side_part(side: Side, tasks: int) -> Side:
+    return Side(side.owner_id, side.amount // tasks, side.weight_thousandths)
+
+
+def release(left: HoldLeft, rows: Rows = (), task: int | None = None) -> Posting:
+    """Give back to both sides what a job, or one task of an array, did not use: held → available."""
+    id_ = left.job_id if task is None else f"{left.job_id}/{task}"
     sides = _sides(left.award, left.contract)
     movements = tuple(
-        _movement(prefix, "release", left.job_id, side, ("held", "available"), side.amount, left.job_id)
+        _movement(prefix, "release", id_, side, ("held", "available"), side.amount, left.job_id)
         for prefix, side in sides
         if side.amount
     )

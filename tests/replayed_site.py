@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from adapters.arrays import parse_array
 from adapters.port import Accepted, Answer, JobSpec, Known, Observation
 from adapters.slurm import gateway
 from adapters.slurm.commands import Reply
@@ -61,6 +62,8 @@ class ReplayedSite:
         self._random = random.Random(self.seed)
         self._next_id = 1
         self._open: dict[str, Fate] = {}
+        self._of: dict[str, list[str]] = {}
+        """By id: the job, or the tasks of an array."""
 
     # ── the port ──
 
@@ -68,8 +71,11 @@ class ReplayedSite:
         """See the port."""
         answers: dict[str, Answer] = {}
         for spec in specs:
-            job, self._next_id = str(self._next_id), self._next_id + 1
-            self._take(job, spec)
+            job, tasks = str(self._next_id), parse_array(spec.array).tasks if spec.array else ()
+            self._next_id += max(1, len(tasks))
+            for each in [f"{job}_{task}" for task in tasks] or [job]:
+                self._take(each, spec)
+            self._of[job] = [f"{job}_{task}" for task in tasks] or [job]
             answers[spec.name] = Accepted(job)
         return answers
 
@@ -103,7 +109,14 @@ class ReplayedSite:
     def _sacct(self, argv: Sequence[str]) -> Iterator[str]:
         (wanted,) = (word.removeprefix("--jobs=").split(",") for word in argv if word.startswith("--jobs="))
         for job in wanted:
-            yield from self.rows(job)
+            waiting = [each for each in self._of[job] if "_" in each and self.fates[each].runs[0].started > self.now]
+            for each in self._of[job]:
+                if each not in waiting:
+                    yield from self.rows(each)
+            if waiting:  # those that never ran share one record
+                _, *rest = next(self.rows(waiting[0])).split("|")
+                numbers = ",".join(each.partition("_")[2] for each in waiting)
+                yield "|".join((f"{job}_[{numbers}]", *rest))
 
     def _sdiag(self, _: Sequence[str]) -> Iterator[str]:
         yield "DBD Agent queue size: 0"

@@ -88,8 +88,11 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/refunds/{refund_id}/refuse": ("marc", {"why": "the node was not at fault"}),
     "/sites": ("olga", {**SITE, "name": "second"}),
     "/sites/{name}/check": ("olga", None),
+    "/environments": ("olga", {"site": SITE["name"], "name": "python", "about": "Python", "modules": ["python/3.12"]}),
+    "/environments/remove": ("olga", {"site": SITE["name"], "name": "python"}),
     "/jobs": ("ines", JOB),
     "/jobs/plan": ("ines", JOB),
     "/quota/why": ("ines", JOB),
     "/jobs/{job_id}/cancel": ("ines", None),
+    "/jobs/{job_id}/tasks/{task}/cancel": ("ines", None),
 }

@@ -139,13 +139,13 @@ class World:
             asker = Actor(session.exec(select(Person).where(Person.name == person)).one().id, is_manager=False)
             return ask_supplement(session, award_id, HOUR, "more data", asker, utcnow()).id
 
-    def desk(self) -> Desk:
+    def desk(self, name: str = SITE["name"]) -> Desk:
         with self.services.database.read() as session:
-            site = session.exec(select(Site)).one()
+            site = session.exec(select(Site).where(Site.name == name)).one()
         return Desk(self.services, site.id, SiteIn.model_validate(site.settings), self.scheduler)
 
-    def step(self) -> None:
-        desk = self.desk()
+    def step(self, site: str = SITE["name"]) -> None:
+        desk = self.desk(site)
         dispatch(desk)
         send_cancels(desk)
         adopt(desk)

@@ -3,7 +3,6 @@
 The counterpart is gateway.py, which runs the commands; its docstring describes the shape of both sides.
 """
 
-import base64
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
-from adapters.port import Absent, Accepted, Adoption, Answer, JobSpec, Known, LogChunk, Sent, SiteFacts
-from adapters.slurm.refusals import why_not
+from adapters.port import Absent, Accepted, Adoption, Answer, JobSpec, Known, Sent, SiteFacts
+from adapters.slurm.refusals import DEPENDENCY_PROBLEM, why_not
 from adapters.slurm.rows import Row, accounting_rows, queue_rows
 from adapters.slurm.wrapper import batch_script, sbatch_flags
 
@@ -104,6 +103,7 @@ class Submit:
 
     def __init__(self, batch: str, specs: Iterable[JobSpec], *, parallel: int, timeout_s: int, sbatch_s: int):
         self.refused: dict[str, Answer] = {}
+        self._after: set[str] = set()
         self._accounts: dict[str, list[str]] = defaultdict(list)
         jobs: dict[str, list[Json]] = defaultdict(list)
         for spec in specs:
@@ -113,6 +113,7 @@ class Submit:
                 self.refused[spec.name] = refusal
                 continue
             self._accounts[spec.account].append(spec.name)
+            self._after |= {spec.name} if spec.after else set()
             jobs[spec.account].append(job)
         common = {"do": "submit", "batch": batch, "timeout_s": timeout_s, "sbatch_s": sbatch_s}
         share = max(1, parallel // max(1, len(jobs)))
@@ -126,8 +127,14 @@ class Submit:
             rest = self._silence(said, reply.error)
             given = {line["name"]: line for line in said if isinstance(line.get("name"), str)}
             for name in names:
-                answers[name] = submitted(given[name]) if name in given else rest
+                answers[name] = self._in_time(name, submitted(given[name])) if name in given else rest
         return answers
+
+    def _in_time(self, name: str, answer: Answer) -> Answer:
+        """A job that another runs after may be forgotten by the queue meanwhile: its end is told soon, so not now."""
+        if name in self._after and isinstance(answer, Rejected) and DEPENDENCY_PROBLEM in answer.reason:
+            return Unreachable("a job that it runs after has ended a while ago")
+        return answer
 
     def all(self, answer: Answer) -> dict[str, Answer]:
         """Return the same answer for each job that was to be sent."""
@@ -309,32 +316,6 @@ class Cancel:
         return Accepted(job.site_job_id) if errors and not about and "Kill job error" in reason else Uncertain(reason)
 
 
-class ReadLog:
-    """A piece of a job's log."""
-
-    def __init__(self, account: str, name: str, offset: int, limit_bytes: int, wait_s: float):
-        self._account, self._offset = account, offset
-        part = {
-            "do": "read_log",
-            "name": name,
-            "offset": offset,
-            "limit_bytes": limit_bytes,
-            "wait_s": wait_s,
-        }
-        self.request: Json = {"accounts": {account: part}}
-
-    def read(self, reply: Reply) -> LogChunk:
-        """Return the piece.
-
-        Raises:
-            Rejected: what lies there is no log.
-            Unreachable: there is no answer.
-        """
-        said = reply.only(self._account)
-        data = base64.b64decode(said.get("data", ""))
-        return LogChunk(data, self._offset + len(data), exists=bool(said.get("exists")))
-
-
 class PutSnapshot:
     """A snapshot of a user's folder; without data it asks whether it is there."""
 
@@ -374,6 +355,7 @@ class Check:
             scheduler=str(site["release"].get("out", "")).strip(),
             cluster=configuration.get("ClusterName", ""),
             problems=tuple(problems),
+            array_size_max=int(size) if (size := configuration.get("MaxArraySize", "")).isdigit() else None,
         )
 
     @staticmethod
@@ -418,7 +400,6 @@ __all__ = [
     "Cancel",
     "Check",
     "PutSnapshot",
-    "ReadLog",
     "Reply",
     "SiteError",
     "Submit",

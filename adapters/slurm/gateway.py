@@ -26,10 +26,11 @@ import signal
 import stat
 import sys
 import time
+from itertools import islice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterator, List, Pattern, Set, Tuple
+    from typing import Any, Callable, Dict, Iterator, List, Pattern, Tuple
 
     Json = Dict[str, Any]
 
@@ -47,15 +48,19 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 TOKEN = re.compile(r"SLURM_JWT=([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)\s*", re.ASCII)
+PART = re.compile(r"[^/\x00-\x1f\x7f-\x9f]{1,255}")
 FLAG = re.compile(
-    r"--(ignore-pbs|no-requeue|exclusive|export=ALL|(dependency|job-name|open-mode|gpus|gpus-per-node|nodes|ntasks"
-    r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account)=[A-Za-z0-9:._-]{1,128})",
+    r"--(ignore-pbs|no-requeue|requeue|exclusive|export=ALL|(job-name|open-mode|gpus|gpus-per-node|nodes|ntasks"
+    r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account)=[A-Za-z0-9:._-]{1,128}"
+    r"|dependency=singleton(,after(ok|any|notok):[0-9]{1,10}(_[0-9]{1,10})?){0,16}|kill-on-invalid-dep=yes"
+    r"|begin=[0-9T:-]{19}|signal=B:[A-Z0-9]{3,4}@[0-9]{1,5}|array=[0-9,:%-]{1,20000})",
     re.ASCII,
 )
 QUEUE_FIELDS = "JobArrayID,State,RestartCnt,UserName,SubmitTime,StartTime,EndTime,TimeUsed,TimeLimit"
 QUEUE_FIELDS += ",tres-alloc,Reason,NodeList,WorkDir,Name"
 ACCOUNTING_FIELDS = "JobID,State,User,Submit,Start,End,ElapsedRaw,TimelimitRaw,ExitCode,AllocTRES"
 ACCOUNTING_FIELDS += ",Reason,NodeList,WorkDir,JobName"
+OUTPUTS_MAX, DEPTH_MAX, LEFT_OUT_MAX = 10000, 16, 100
 ENDED = "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PREEMPTED,REVOKED,TIMEOUT"
 NOT_ENDED = "PENDING,REQUEUED,RESIZING,RUNNING,SUSPENDED"
 
@@ -193,6 +198,7 @@ class Site:
         self.caller = self.me
         self.env = {
             "PATH": known["path"], "SLURM_CONF": known["slurm_conf"], "SLURM_TIME_FORMAT": "%s", "TZ": "UTC",
+            "SLURM_BITSTR_LEN": "0",  # the tasks of an array are named whole
             "LC_ALL": "C.UTF-8", "HOME": self.home, "USER": me.pw_name, "LOGNAME": me.pw_name, "SHELL": "/bin/bash",
         }  # fmt: skip
         os.environ.clear()
@@ -298,7 +304,7 @@ def submit(part: "Json", site: Site) -> "Iterator[Json]":
         return
     journal.write(b"begun\n")
     yield {"begun": True}
-    for answer in send(part, journal, site):
+    for answer in send(dict(part, jobs=keep_safe(part["jobs"], site)), journal, site):
         journal.write(b"< " + encode(answer))
         yield answer
 
@@ -324,17 +330,35 @@ def open_batch(part: "Json", site: Site) -> "Iterator[Json]":
     yield {"begun": True, "home": site.home, "environment": site.env}
 
 
+def keep_safe(jobs: "List[Json]", site: Site) -> "List[Json]":
+    """Mark the jobs that run after one that the queue has no more, or that has ended there.
+
+    Slurm takes a dependency on a job that it forgot for one that came true, whatever became of that (seen on 22.05).
+    One that has not ended now is not forgotten within MinJobAge, which is longer than any sbatch.
+    """
+    wanted = {job["name"]: set(re.findall(r"after[a-z]+:([0-9]+)", " ".join(job["args"]))) for job in jobs}
+    if not any(wanted.values()):
+        return jobs
+    there = set(site.run(["squeue", "--noheader", "--user=" + site.me, "--format=%F"])["out"].split())
+    return [dict(job, late=not wanted[job["name"]] <= there) for job in jobs]
+
+
 def send(part: "Json", journal: Journal, site: Site) -> "Iterator[Json]":
     """Run sbatch for each job, `parallel` at a time; when time is up, or the controller away, start no more."""
     last_start = time.monotonic() + part["timeout_s"]
     waiting, running = list(reversed(part["jobs"])), {}  # type: List[Json], Dict[int, Any]
-    folders = ["--chdir=" + site.home, "--output=" + site.home + "/.idf/logs/%x.log"]
+    logs = site.home + "/.idf/logs/%x"
     while running or waiting:
         while waiting and len(running) < part["parallel"] and time.monotonic() < last_start:
             job = waiting.pop()
+            if job.get("late"):
+                yield {"name": job["name"], "unsent": "a job that it runs after is not in the queue any more"}
+                continue
             journal.write(b"> " + job["name"].encode() + b"\n")
             files = scratch(job["script"].encode()), scratch(), scratch()
-            pid = site.start(["sbatch", "--parsable", *job["args"], *folders], part["sbatch_s"], *files)
+            tasks = "_%a" if any(flag.startswith("--array=") for flag in job["args"]) else ""
+            argv = ["sbatch", "--parsable", *job["args"], "--chdir=" + site.home, "--output=" + logs + tasks + ".log"]
+            pid = site.start(argv, part["sbatch_s"], *files)
             running[pid] = job["name"], time.monotonic(), files
         if not running:
             break
@@ -378,34 +402,148 @@ def cancel(part: "Json", site: Site) -> "Iterator[Json]":
         yield site.run(["scancel", *ids])
 
 
-def read_log(part: "Json", site: Site) -> "Iterator[Json]":
-    """Yield what a job's log holds from an offset, waiting a while for something new."""
+def read_logs(part: "Json", site: Site) -> "Iterator[Json]":
+    """Yield what several logs hold from an offset of each, as soon as one holds something, at the latest after a while.
+
+    All who follow a log of this account share one such call.
+    """
     import base64
 
-    path = own_path(site, "logs", matched(NAME, part["name"]) + ".log")
+    asked = []
+    for log in part["logs"]:
+        path = own_path(site, "logs", matched(NAME, log["name"]) + ".log")
+        asked.append((path, log["offset"], min(log["limit_bytes"], ANSWER_BYTES_MAX // (2 * len(part["logs"])))))
     end = time.monotonic() + part["wait_s"]
     while True:
-        data = read_regular(path, part["offset"], min(part["limit_bytes"], ANSWER_BYTES_MAX // 2))
-        if data or time.monotonic() >= end:
-            yield {"exists": data is not None, "data": base64.b64encode(data or b"").decode()}
+        answers, news = [], False  # type: List[Json], bool
+        for path, offset, limit_bytes in asked:
+            try:
+                data = read_regular(path, offset, limit_bytes)
+            except Refused as refusal:
+                answers.append({"refused": str(refusal)})
+            else:
+                answers.append({"exists": data is not None, "data": base64.b64encode(data or b"").decode()})
+            news = news or "refused" in answers[-1] or bool(answers[-1]["data"])
+        if news or time.monotonic() >= end:
+            yield {"logs": answers}
             return
         time.sleep(0.1)
 
 
-def read_regular(path: str, offset: int, limit_bytes: int) -> "bytes | None":
+def read_regular(path: str, offset: int, limit_bytes: int, folder: "int | None" = None) -> "bytes | None":
     """Return a piece of a regular file, None if there is none; a link, a pipe or a device is refused."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Refused(f"the log cannot be read: {error.strerror}") from error
+        raise Refused(f"the file cannot be read: {error.strerror}") from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Refused("the log is no regular file")
+            raise Refused("what lies there is no regular file")
         return os.pread(fd, limit_bytes, offset)
     finally:
         os.close(fd)
+
+
+def open_folder(site: Site, names: "List[str]") -> "int | None":
+    """Open a folder below the home, name by name and through no link; None if there is none."""
+    fd = os.open(site.home, os.O_RDONLY | os.O_DIRECTORY)
+    for name in names:
+        above = fd
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Refused(f"the folder cannot be opened: {error.strerror}") from error
+        finally:
+            os.close(above)
+    return fd
+
+
+def list_outputs(part: "Json", site: Site) -> "Iterator[Json]":
+    """Yield the regular files of a job's output folder, bounded in number and depth, and what was left out.
+
+    Of an array those of the tasks asked about, each path led by its task.
+    """
+    found, exists = Found(), False
+    for task in part.get("tasks", [None]):
+        fd = open_folder(site, folder_of(part["name"], task))
+        if fd is not None:
+            exists = True
+            found.walk(fd, *(("", 1) if task is None else ("%d/" % task, 2)))
+    some = found.left_out[:LEFT_OUT_MAX]
+    yield {"exists": exists, "files": found.files, "left_out": some, "left_out_count": len(found.left_out)}
+
+
+def folder_of(name: str, task: "int | None") -> "List[str]":
+    """Return where a job's outputs lie, or those of one task of an array."""
+    return [".idf", "jobs", matched(NAME, name), *([] if task is None else ["%d" % task]), "outputs"]
+
+
+class Found:
+    """What lies in an output folder: at most so many entries of all kinds are looked at, and no link is followed."""
+
+    def __init__(self) -> None:
+        self.files, self.left_out, self.more = [], [], OUTPUTS_MAX  # type: List[Any], List[str], int
+
+    def walk(self, fd: int, above: str, depth: int) -> None:
+        """Look at one folder and at those in it; nothing is opened but folders."""
+        with os.scandir("/proc/self/fd/%d" % fd) as entries:  # Python 3.6 scans no descriptor
+            names = [entry.name for entry in islice(entries, self.more + 1)]
+        if len(names) > self.more:
+            self.left_out.append("some of what lies there: more than %d files and folders" % OUTPUTS_MAX)
+            del names[self.more :]
+        self.more -= len(names)
+        taken = set(names[:0])
+        for name in sorted(names, key=os.fsencode):
+            why_not = self.take(fd, above, name, depth) if name.casefold() not in taken else "differs by case alone"
+            if why_not:
+                self.left_out.append(ascii(above + name) + ": it " + why_not)
+            taken.add(name.casefold())
+        os.close(fd)
+
+    def take(self, fd: int, above: str, name: str, depth: int) -> str:
+        """Add an entry; return why it is left out, or nothing."""
+        if not PART.fullmatch(name) or name.encode("utf-8", "replace").decode() != name:
+            return "has a name with characters that no name here may have"
+        kind = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISREG(kind.st_mode):
+            self.files.append([above + name, kind.st_size, int(kind.st_mtime)])
+        elif not stat.S_ISDIR(kind.st_mode):
+            return "is no regular file"
+        elif depth >= DEPTH_MAX:
+            return "lies too deep"
+        else:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+            self.walk(os.open(name, flags, dir_fd=fd), above + name + "/", depth + 1)
+        return ""
+
+
+def read_output(part: "Json", site: Site) -> "Iterator[Json]":
+    """Yield a piece of one file of a job's output folder, and the size of the whole."""
+    import base64
+
+    names = part["path"].split("/")
+    if any(name in (".", "..") or not PART.fullmatch(name) for name in names) or len(names) > DEPTH_MAX:
+        raise Refused("this is no path of a job's outputs")
+    fd = open_folder(site, [*folder_of(part["name"], part.get("task")), *names[:-1]])
+    limit_bytes = min(part["limit_bytes"], ANSWER_BYTES_MAX // 2)
+    data = None if fd is None else read_regular(names[-1], part["offset"], limit_bytes, fd)
+    if fd is None or data is None:
+        raise Refused("there is no such file")
+    size = os.stat(names[-1], dir_fd=fd, follow_symlinks=False).st_size
+    yield {"data": base64.b64encode(data).decode(), "size_bytes": size}
+
+
+def expected_start(part: "Json", site: Site) -> "Iterator[Json]":
+    """Yield what `sbatch --test-only` says of a job that is not sent."""
+    for flag in part["args"]:
+        matched(FLAG, flag)
+    files = scratch(b"#!/bin/sh\n"), scratch(), scratch()
+    code = site.wait(site.start(["sbatch", "--test-only", *part["args"]], part["limit_s"], *files))[1]
+    yield {"rc": code, "out": contents(files[1]), "err": contents(files[2])}
 
 
 def snapshot(part: "Json", site: Site) -> "Iterator[Json]":
@@ -440,7 +578,8 @@ def write_verified(path: str, size: int, promised: str) -> None:
 
 
 AS_ACCOUNT = {
-    "submit": submit, "open": open_batch, "burn": burn, "cancel": cancel, "read_log": read_log, "snapshot": snapshot,
+    "submit": submit, "open": open_batch, "burn": burn, "cancel": cancel, "read_logs": read_logs, "snapshot": snapshot,
+    "list_outputs": list_outputs, "read_output": read_output, "expected_start": expected_start,
 }  # fmt: skip
 
 
@@ -549,23 +688,38 @@ def rows_not_written(site: Site, wait_s: float = 0) -> int:
 
 
 def observe(request: "Json", site: Site) -> "Json":
-    """Return the queue's rows of the jobs asked about, and accounting's of those that are not at work there."""
+    """Return the queue's rows of the jobs asked about, and accounting's of those that are not wholly at work there.
+
+    `tasks` says of arrays how many of their tasks are asked about; where it does not, accounting is asked too.
+    """
     asked = {matched(JOB_ID, job) for job in request["ids"]}
+    tasks = request.get("tasks", {})
     queue = ask_queue(site)
-    rows = [row for row in queue["out"].split("\n") if row.split("|", 1)[0] in asked or (row and row.count("|") < 3)]
+    rows = [row for row in queue["out"].split("\n") if base(row) in asked or (row and row.count("|") < 3)]
     queue["out"] = "\n".join(rows)
     answer = {"queue": queue, "accounting": []}  # type: Json
     if queue["rc"] == 0:
-        rest = sorted(asked - at_work(rows))
+        working = at_work(rows, tasks)
+        rest = sorted(job for job in asked if working.get(job, 0) < tasks.get(job, 1))
         answer["rows_not_written"] = rows_not_written(site) if rest else 0
         answer["accounting"] = [ask_accounting(site, "--jobs=" + ",".join(ids)) for ids in chunks(rest)]
     return answer
 
 
-def at_work(rows: "List[str]") -> "Set[str]":
-    """Return the jobs that wait or run for the first time: accounting has nothing to add to these."""
-    split = (row.split("|", 3) for row in rows if row.count("|") >= 3)
-    return {job for job, state, restarts, _ in split if restarts == "0" and state not in ENDED.split(",")}
+def base(row: str) -> str:
+    """Return the job that a row of the queue is of; a task's (`123_4`) is that of its array."""
+    return row.split("|", 1)[0].split("_", 1)[0]
+
+
+def at_work(rows: "List[str]", tasks: "Dict[str, int]") -> "Dict[str, int]":
+    """Return how many tasks of each job wait or run for the first time: accounting has nothing to add to these."""
+    working = {}  # type: Dict[str, int]
+    for row in rows:
+        fields = row.split("|", 3)
+        if len(fields) > 3 and fields[2] == "0" and fields[1] not in ENDED.split(","):
+            job = base(row) if base(row) in tasks else fields[0]
+            working[job] = working.get(job, 0) + 1
+    return working
 
 
 def look_up(request: "Json", site: Site) -> "Json":

@@ -2,14 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+from adapters.arrays import task_name
 from adapters.errors import Unreachable
 from adapters.port import Attempt, AttemptState, Known, Observation
 from adapters.slurm.commands import CLOCK_SKEW_S, Reply, fields
 from adapters.slurm.rows import Row, accounting_rows, queue_rows
 
 Json = dict[str, Any]
+_AT_WORK = (AttemptState.QUEUED, AttemptState.RUNNING)
 Rows = tuple[Sequence[Row], Sequence[str]]
 """What a source told, and what of it could not be read."""
 
@@ -25,7 +28,8 @@ class Observe:
 
     def __init__(self, known: Sequence[Known], cluster: str) -> None:
         self._known, self._cluster = known, cluster
-        self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known]}
+        tasks = {job.site_job_id: len(job.tasks) for job in known if job.tasks is not None}
+        self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known], "tasks": tasks}
         self._warnings: list[str] = []
 
     def read(self, reply: Reply) -> Observation:
@@ -59,14 +63,25 @@ class Observe:
         absent: set[str] = set()
         runaways: set[str] = set()
         for job in self._known:
-            seen = self._one(job, queue.get(job.site_job_id, ()), accounting.get(job.site_job_id, ()))
+            rows = queue.get(job.site_job_id, ()), accounting.get(job.site_job_id, ())
+            is_array = job.tasks is not None or any(row.task is not None for row in chain(*rows))
+            seen = self._tasks(job, *rows) if is_array else self._one(job, *rows)
             if seen:
                 attempts[job.site_job_id] = seen
-                if complete and job.site_job_id not in queue and _is_at_work(seen[-1]):
-                    runaways.add(job.site_job_id)
-            elif complete and job.site_job_id not in queue and job.site_job_id not in accounting:
-                absent.add(job.site_job_id)
+            if complete:
+                absent |= _absent(job, *rows)
+                runaways |= _runaways(job, rows[0], seen)
         return Observation(attempts, frozenset(absent), tuple(self._warnings), frozenset(runaways))
+
+    def _tasks(self, job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> tuple[Attempt, ...]:
+        """Look at each task of an array by itself, and only at those that somebody asked about."""
+        by_task: dict[int, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
+        for source, rows in enumerate((queue, accounting)):
+            for row in rows:
+                if row.task is not None and (job.tasks is None or row.task in job.tasks):
+                    by_task[row.task][source].append(row)
+        own = {task: (queue, _own(accounting)) for task, (queue, accounting) in by_task.items()}
+        return tuple(chain.from_iterable(self._one(job, *own[task]) for task in sorted(own)))
 
     def _accounting(self, site: Json) -> tuple[list[Row], list[str]]:
         rows: list[Row] = []
@@ -127,8 +142,30 @@ class Observe:
         return tuple(sorted(attempts.values(), key=lambda attempt: attempt.submitted_at))
 
 
-def _is_at_work(attempt: Attempt) -> bool:
-    return attempt.state in (AttemptState.QUEUED, AttemptState.RUNNING)
+def _own(rows: list[Row]) -> list[Row]:
+    """Return a task's own rows; one that it shares with others only where there is none.
+
+    The record of those that wait is not always told of each that leaves it (seen on 22.05).
+    """
+    return [row for row in rows if not row.tasks] or rows
+
+
+def _absent(job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> set[str]:
+    """Return what neither source knows, given that both told everything: the job, or some tasks of an array."""
+    if not queue and not accounting:
+        return {job.site_job_id}
+    if job.tasks is None:
+        return set()
+    known = {row.task for row in chain(queue, accounting)}
+    return {task_name(job.site_job_id, task) for task in job.tasks if task not in known}
+
+
+def _runaways(job: Known, queue: Sequence[Row], seen: Sequence[Attempt]) -> set[str]:
+    """Return what accounting shows at work and the queue does not know: the job, or some tasks of an array."""
+    in_queue = {row.task for row in queue}
+    newest = {attempt.task: attempt for attempt in seen}
+    at_work = (task for task, attempt in newest.items() if attempt.state in _AT_WORK)
+    return {task_name(job.site_job_id, task) for task in at_work if task not in in_queue}
 
 
 def _is_half_told(row: Row) -> bool:

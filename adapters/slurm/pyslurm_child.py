@@ -137,8 +137,9 @@ class BoundSite(gateway.Site):
 
     def start(self, argv: list[str], limit_s: float, *files: int) -> int:
         """Start a command: with a worker where pyslurm does it, else as the gateway does; return its process id."""
-        # pyslurm knows the task of an array by no number, so that scancel does it.
-        if argv[0] not in COMMANDS or (argv[0] == "scancel" and any("_" in word for word in argv)):
+        # pyslurm knows the task of an array by no number, so that scancel does it, and gives no forecast.
+        of_task = argv[0] == "scancel" and any("_" in word for word in argv)
+        if argv[0] not in COMMANDS or of_task or "--test-only" in argv:
             return super().start(argv, limit_s, *files)
         self.load()
         worker = self.idle.pop() if self.idle else Worker(self.pyslurm, self.busy.values())

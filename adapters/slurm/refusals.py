@@ -75,6 +75,7 @@ RestrictedCoresPerGPU: No GPUs configured on node
 Requested topology configuration is not available
 """.splitlines()
 )
+DEPENDENCY_PROBLEM = "Job dependency problem"
 NOT_NOW = frozenset(
     """\
 Unable to create job record, try again

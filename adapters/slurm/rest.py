@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
@@ -161,7 +161,7 @@ class SlurmRest(SlurmSsh):
     def check(self) -> SiteFacts:
         """See the port."""
         facts = super().check()
-        return SiteFacts(facts.scheduler, facts.cluster, (*facts.problems, *self._problems()))
+        return replace(facts, problems=(*facts.problems, *self._problems()))
 
     def close(self) -> None:
         """See the port."""

@@ -32,6 +32,8 @@ def job_asked(spec: JobSpec, version: str) -> Json:
     Raises:
         Rejected: something of the job cannot be asked of Slurm, or not in this way.
     """
+    if spec.array is not None:
+        raise Rejected("this site takes jobs through slurmrestd, which cannot be asked for arrays here")
     asked: Json = {"script": batch_script(spec), "environment": {}}
     if spec.nodes > 1:
         asked["tasks"] = spec.nodes  # sbatch takes one for each node; slurmrestd would take one for all

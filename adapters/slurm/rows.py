@@ -6,9 +6,11 @@ text is the last one, so a separator inside a job's name cuts nothing.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
+from adapters.arrays import parse_array, task_name
 from adapters.port import UNLIMITED_S, Attempt, AttemptState
 from adapters.slurm.states import Tres, attempt_state, parse_tres
 
@@ -35,6 +37,11 @@ class Row:
     reason: str
     exit_code: int | None = None
     signal: int | None = None
+    task: int | None = None
+    """Which task of the array `job`; None of a job that is none."""
+    tasks: str = ""
+    """All those that the row stands for, as accounting shows tasks that have no record of their own: `5-15%4`."""
+    expected_start: datetime | None = None
 
     def attempt(self, cluster: str, account: str) -> Attempt:
         """Return the port's view of it. A requeue resets the submit time, so that tells attempts apart.
@@ -45,14 +52,26 @@ class Row:
         if self.submitted_at is None:
             raise ValueError("no submit time")
         return Attempt(
-            source_key=f"{cluster}/{self.job}/{int(self.submitted_at.timestamp())}",
+            source_key=f"{cluster}/{task_name(self.job, self.task)}/{int(self.submitted_at.timestamp())}",
             site_job_id=self.job, name=self.name, account=account, state=self.state,
             native_state=self.native_state, submitted_at=self.submitted_at, started_at=self.started_at,
             ended_at=self.ended_at, elapsed_s=self.elapsed_s, gpus=self.tres.gpus,
             gpu_types=self.tres.gpu_types, cpus=self.tres.cpus, memory_mib=self.tres.memory_mib,
             node_count=self.tres.nodes, nodes=self.nodes,
             time_limit_s=self.time_limit_s, exit_code=self.exit_code, signal=self.signal, reason=self.reason,
+            task=self.task,
+            expected_start=self.expected_start,
         )  # fmt: skip
+
+    def of_each_task(self) -> "list[Row]":
+        """Return the row once for each task that it stands for.
+
+        Raises:
+            ValueError: its tasks cannot be read.
+        """
+        if not self.tasks:
+            return [self]
+        return [replace(self, task=task) for task in parse_array(self.tasks).tasks]
 
 
 def queue_rows(text: str, fields: Sequence[str]) -> tuple[list[Row], list[str]]:
@@ -73,21 +92,30 @@ def _rows(text: str, fields: Sequence[str], read: Callable[[dict[str, str]], Row
             continue
         words = line.split("|", len(fields) - 1)
         try:
-            rows.append(read(dict(zip(fields, words, strict=True))))
+            rows += read(dict(zip(fields, words, strict=True))).of_each_task()
         except (ValueError, KeyError, OverflowError, OSError):
             odd.append(line)
     return rows, odd
 
 
+def _job(word: str) -> dict[str, Any]:
+    """Read `123`, `123_4`, or `123_[5-15%4]` for those tasks of an array that have no record of their own yet."""
+    job, mark, tasks = word.partition("_")
+    if tasks.startswith("[") and tasks.endswith("]"):
+        return {"job": job, "tasks": tasks[1:-1]}
+    return {"job": job, "task": int(tasks)} if mark else {"job": job}
+
+
 def _queue_row(field: dict[str, str]) -> Row:
-    """squeue's start and end of a job that waits are a forecast: left out. Its end is decided by accounting."""
+    """squeue's start of a job that waits is a forecast, its end left out. Its end is decided by accounting."""
     native = field["State"]
     state = attempt_state(native)
     begun = state is not AttemptState.QUEUED
     return Row(
-        job=field["JobArrayID"], name=field["Name"], user=field["UserName"], work_folder=field["WorkDir"],
+        **_job(field["JobArrayID"]), name=field["Name"], user=field["UserName"], work_folder=field["WorkDir"],
         state=state, native_state=native, submitted_at=_moment(field["SubmitTime"]),
         started_at=_moment(field["StartTime"]) if begun else None,
+        expected_start=None if begun else _moment(field["StartTime"]),
         ended_at=_moment(field["EndTime"]) if state.ended else None,
         elapsed_s=_clock(field["TimeUsed"]) or 0, tres=parse_tres(field["tres-alloc"]) if begun else Tres(),
         time_limit_s=_limit(field["TimeLimit"]), nodes=host_list(field["NodeList"]) if begun else (),
@@ -99,7 +127,7 @@ def _accounting_row(field: dict[str, str]) -> Row:
     native, ended_at = field["State"], _moment(field["End"])
     code, _, signal = field["ExitCode"].partition(":")
     return Row(
-        job=field["JobID"], name=field["JobName"], user=field["User"], work_folder=field["WorkDir"],
+        **_job(field["JobID"]), name=field["JobName"], user=field["User"], work_folder=field["WorkDir"],
         state=attempt_state(native, over=ended_at is not None), native_state=native,
         submitted_at=_moment(field["Submit"]), started_at=_moment(field["Start"]), ended_at=ended_at,
         elapsed_s=int(field["ElapsedRaw"] or 0), tres=parse_tres(field["AllocTRES"]),

@@ -1,14 +1,29 @@
 """The port for a Slurm site whose gateway is asked: over SSH, or in a process beside the broker (pyslurm_site.py)."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from adapters.errors import Rejected, Uncertain, Unreachable
-from adapters.port import Adoption, Answer, JobSpec, Known, LogChunk, Observation, Sent, SiteFacts
-from adapters.slurm.commands import Adopt, Cancel, Check, PutSnapshot, ReadLog, Reply, Submit, frame
+from adapters.port import (
+    Adoption,
+    Answer,
+    Forecast,
+    JobSpec,
+    Known,
+    LogChunk,
+    Observation,
+    OutputPiece,
+    Outputs,
+    Sent,
+    SiteFacts,
+)
+from adapters.slurm.commands import Adopt, Cancel, Check, PutSnapshot, Reply, Submit, frame
+from adapters.slurm.logs import Follower, LogRounds
 from adapters.slurm.observation import Observe
+from adapters.slurm.outputs import ExpectedStart, ListOutputs, ReadOutput
 from adapters.slurm.ssh import Answer as Said
 from adapters.slurm.ssh import SshConnection, SshSettings
 
@@ -32,6 +47,8 @@ class Bounds:
     answer_s_max: float = 60.0
     log_bytes_max: int = 1 << 20
     log_wait_s_max: float = 30.0
+    output_bytes_max: int = 8 << 20
+    """Of one piece of an output file."""
     snapshot_bytes_max: int = 1 << 30
     snapshot_bytes_a_second_min: int = 1 << 20
 
@@ -66,7 +83,8 @@ class ThroughGateway:
     def __init__(self, settings: Bounds, calls: Connection, logs: Connection) -> None:
         self._settings = settings
         self._calls = calls
-        self._logs = logs  # people who wait for a line must not hold up the broker
+        self._people = logs  # people who wait for a line must not hold up the broker
+        self._logs = LogRounds(self._read_logs)
 
     def submit(self, batch: str, specs: Sequence[JobSpec]) -> Mapping[str, Answer]:
         """See the port."""
@@ -108,8 +126,28 @@ class ThroughGateway:
         """See the port."""
         limit_bytes = min(limit_bytes, self._settings.log_bytes_max)
         wait_s = min(wait_s, self._settings.log_wait_s_max)
-        command = ReadLog(account, name, offset, limit_bytes, wait_s)
-        return command.read(self._learn(command.request, self._settings.answer_s_max + wait_s, self._logs))
+        return self._logs.read(Follower(account, name, offset, limit_bytes, time.monotonic() + wait_s))
+
+    def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
+        """See the port."""
+        command = ListOutputs(account, name, tasks)
+        return command.read(self._learn(command.request, connection=self._people))
+
+    def read_output(
+        self, account: str, name: str, path: str, offset: int, limit_bytes: int, task: int | None = None
+    ) -> OutputPiece:
+        """See the port."""
+        limit_bytes = min(limit_bytes, self._settings.output_bytes_max)
+        command = ReadOutput(account, name, path, offset, limit_bytes, task)
+        return command.read(self._learn(command.request, connection=self._people))
+
+    def expected_start(self, spec: JobSpec) -> Forecast:
+        """See the port."""
+        try:
+            command = ExpectedStart(spec)
+        except Rejected as refusal:
+            return Forecast(None, refusal.reason)
+        return command.read(self._learn(command.request, connection=self._people))
 
     def put_snapshot(self, account: str, digest: str, archive: Path) -> None:
         """See the port."""
@@ -134,7 +172,10 @@ class ThroughGateway:
     def close(self) -> None:
         """See the port."""
         self._calls.close()
-        self._logs.close()
+        self._people.close()
+
+    def _read_logs(self, request: dict[str, Any], wait_s: float) -> Reply:
+        return self._learn(request, self._settings.answer_s_max + wait_s, self._people)
 
     def _send(self, command: Submit | Cancel, limit_s: float) -> Mapping[str, Answer]:
         """Ask for a change: what was not answered is uncertain once it was handed over."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy import Select
+from sqlalchemy import Connection, Select
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
@@ -14,7 +14,9 @@ from accounting.models import ChargeValue, UsageRecord
 from accounting.newest import attempts_of
 from accounting.refund_values import job_euros, posted_refunds
 from accounting.tariffs import Euros
+from adapters.arrays import INDEX_MAX, parse_array, task_name
 from adapters.port import LogChunk
+from broker.after import links_of
 from broker.api.edge import (
     ANYBODY,
     At,
@@ -32,13 +34,14 @@ from broker.api.refunds import refunds_out
 from broker.auth import project_role, project_roles, readable_project
 from broker.cancel import request_cancel
 from broker.dispatch import job_name
-from broker.errors import Crowded, NotAllowed, NotFound, PlacementRefused
+from broker.errors import BadRequest, Crowded, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import ENDED, JobState
 from broker.memberships import LOG_READERS, SUBMITTERS
-from broker.models import JobEvent, Person, Project, Site
+from broker.models import JobEvent, JobPayload, Person, Project, Site
 from broker.moves import jobs
 from broker.progress import progress_in_detail, progress_of
 from broker.schemas import (
+    AfterOut,
     EventOut,
     JobDetail,
     JobIn,
@@ -52,7 +55,9 @@ from broker.schemas import (
     Worth,
 )
 from broker.snapshots import require_snapshot
-from broker.submit import PLACEMENT_TRIES_MAX, hold, job_out, plan, plan_out
+from broker.starts import expected, sooner
+from broker.submit import PLACEMENT_TRIES_MAX, Plan, hold, job_out, plan, plan_out, plans
+from broker.tasks import by_state, rows_of_tasks, state_of
 from quotas.errors import QuotaError
 from quotas.writer import RowClash
 from storage.tables import utcnow
@@ -82,10 +87,10 @@ def submit(body: JobIn, at: At) -> Response:
 def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
     with at.services.database.rows() as connection:
         known = is_kept(connection, question)
-        if not known:
-            decided = plan(connection, at.caller, body, utcnow())
+        choices = [] if known else _plans(connection, at, body)
     if known:
         return _again(at, body, question)
+    decided = sooner(at.services, choices)
     content = ""
 
     def record(answer: JobOut) -> Any:
@@ -97,6 +102,14 @@ def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
     return json_response(content, 201)
 
 
+def _plan(connection: Connection, at: Edge, body: JobIn) -> Plan:
+    return plan(connection, at.caller, body, utcnow(), array_tasks_max=at.services.settings.array_tasks_max)
+
+
+def _plans(connection: Connection, at: Edge, body: JobIn) -> list[Plan]:
+    return plans(connection, at.caller, body, utcnow(), array_tasks_max=at.services.settings.array_tasks_max)
+
+
 def _again(at: Edge, body: JobIn, question: Question) -> Response:
     """Give the kept answer, to a caller who may still submit to that job's project."""
     with at.services.database.write() as session:
@@ -104,7 +117,7 @@ def _again(at: Edge, body: JobIn, question: Question) -> Response:
     if kept is None:  # it was older than 24 h and is forgotten now
         return _submit_once(at, body, question)
     with at.read() as session:
-        _job_of(session, at, question.kept_resource(session), SUBMITTERS)
+        job_of(session, at, question.kept_resource(session), SUBMITTERS)
     return kept
 
 
@@ -113,7 +126,11 @@ def dry_run(body: JobIn, at: At) -> PlanOut:
     """Say where a job would run and what it would hold, without submitting it."""
     at.question(body)
     with at.services.database.rows() as connection:
-        return plan_out(plan(connection, at.caller, body, utcnow()))
+        choices = _plans(connection, at, body)
+    decided = sooner(at.services, choices)
+    forecast = expected(at.services, [decided])[0]
+    shown = {"expected_start_at": forecast.start, "expected_start_unknown": forecast.unknown}
+    return plan_out(decided).model_copy(update=shown)
 
 
 @router.post("/quota/why", response_model=WhyOut, openapi_extra=allow("engineer"), tags=["quota"])
@@ -122,7 +139,7 @@ def why(body: JobIn, at: At) -> WhyOut:
     at.question(body)
     with at.services.database.rows() as connection:
         try:
-            decided = plan(connection, at.caller, body, utcnow())
+            decided = _plan(connection, at, body)
         except (PlacementRefused, QuotaError) as refusal:
             said = {"code": refusal.code, "detail": refusal.detail, "remedy": refusal.remedy}
             return WhyOut(passes=False, plan=None, **said)
@@ -149,7 +166,7 @@ def list_jobs(
             wanted = wanted.where(jobs.c.state == state.value)
         rows = session.execute(after(wanted, jobs.c.id, cursor, limit, newest_first=True)).mappings().all()
         seen = [(_out(row), roles.get(row["project_id"])) for row in rows]
-        return page([job if _sees_whole(at, role) else progress_of(job) for job, role in seen], limit, "id")
+        return page([job if sees_whole(at, role) else progress_of(job) for job, role in seen], limit, "id")
 
 
 def _with_names() -> Select[Any]:
@@ -170,11 +187,12 @@ def _out(row: Any) -> JobOut:
     return job_out(row, row["person"], row["project"], row["site"])
 
 
-def _sees_whole(at: Edge, role: str | None) -> bool:
+def sees_whole(at: Edge, role: str | None) -> bool:
+    """Say whether the caller sees more of a job than its progress."""
     return at.caller.sees_all_projects or role in LOG_READERS
 
 
-def _visible_job(session: Session, at: Edge, job_id: str) -> tuple[Any, str | None]:
+def visible_job(session: Session, at: Edge, job_id: str) -> tuple[Any, str | None]:
     """Return a job's row with names, and what the caller is in its project: None for one who sees all projects.
 
     Raises:
@@ -187,14 +205,14 @@ def _visible_job(session: Session, at: Edge, job_id: str) -> tuple[Any, str | No
     return row, role
 
 
-def _job_of(session: Session, at: Edge, job_id: str, roles: tuple[str, ...]) -> Any:
+def job_of(session: Session, at: Edge, job_id: str, roles: tuple[str, ...]) -> Any:
     """Return a job's row to one who has one of the roles in its project.
 
     Raises:
         NotFound: there is none, or it is somebody else's; the answer is the same.
         NotAllowed: the caller may see it, and has none of the roles.
     """
-    row, role = _visible_job(session, at, job_id)
+    row, role = visible_job(session, at, job_id)
     if role not in roles:
         are = "no member" if role is None else f"its {role}"
         wanted = ", ".join(f"{each}s" for each in roles)
@@ -209,23 +227,47 @@ def _job_of(session: Session, at: Edge, job_id: str, roles: tuple[str, ...]) -> 
 def show_job(job_id: str, at: At) -> JobDetail:
     """Show a job with its timeline, its attempts and their charges."""
     with at.read() as session:
-        row, role = _visible_job(session, at, job_id)
+        row, role = visible_job(session, at, job_id)
         events = session.exec(select(JobEvent).where(col(JobEvent.job_id) == job_id).order_by(col(JobEvent.id))).all()
         refunds = posted_refunds(session, job_id)
         seen = JobDetail(
             **_out(row).model_dump(),
+            **_asked(session, row),
             snapshot=row["snapshot"],
             script_sha256=row["script_sha256"],
             events=[EventOut.model_validate(event, from_attributes=True) for event in events],
-            usage=[_usage_out(record, value) for record, value in attempts_of(session, job_id)],
+            tasks_by_state=_by_state(session, row),
+            usage=[] if row["array_words"] else [usage_out(*attempt) for attempt in attempts_of(session, job_id)],
             refunded_credits=sum(refund.amount_credits for refund in refunds),
             refunds=refunds_out(session, refunds),
             worth=_worth_out(job_euros(session, job_id) if row["settled_at"] else NOT_SETTLED),
         )
-    return seen if _sees_whole(at, role) else progress_in_detail(seen)
+    return seen if sees_whole(at, role) else progress_in_detail(seen)
 
 
-def _usage_out(record: UsageRecord, value: ChargeValue) -> UsageOut:
+def _by_state(session: Session, row: Any) -> dict[str, int] | None:
+    if row["array_words"] is None:
+        return None
+    return by_state(row["array_words"], row["state"], rows_of_tasks(session, [row["id"]])[row["id"]])
+
+
+def _asked(session: Session, row: Any) -> dict[str, Any]:
+    """Return what else was asked of a job: what it runs after, in which tools, with which signal."""
+    payload = session.get_one(JobPayload, row["id"])
+    waits = JobState(row["state"]) is JobState.QUEUED and row["expected_start_at"] is None
+    return {
+        "after": [AfterOut(job=link.id, kind=link.kind, state=link.state) for link in links_of(session, row["id"])],
+        "signal": row["signal"],
+        "signal_s": row["signal_s"],
+        "named_environment": payload.named_environment,
+        "modules": payload.modules,
+        "container": payload.container,
+        "expected_start_unknown": "the site's scheduler has not reckoned it yet" if waits else None,
+    }
+
+
+def usage_out(record: UsageRecord, value: ChargeValue) -> UsageOut:
+    """Show an attempt with its charge and what that is worth."""
     valued = value.model_dump(include={*Worth.model_fields, "tariff_micro_euros"})
     same = set(UsageOut.model_fields) - {"charged_credits", *valued}
     return UsageOut(charged_credits=record.charge_credits, **valued, **record.model_dump(include=same))
@@ -242,14 +284,28 @@ def _worth_out(worth: Euros | str) -> Worth:
     )
 
 
+def task_row(session: Session, row: Any, task: int) -> Any:
+    """Return the row of one task of an array, None while it has none.
+
+    Raises:
+        NotFound: the job is no array, or has no such task.
+    """
+    job_id, words = row["id"], row["array_words"]
+    if words is None:
+        raise NotFound(f"job {job_id} is no array and has no task {task}", f"leave the task out: {job_id}")
+    if task not in parse_array(words).tasks:
+        raise NotFound(f"the array {job_id} has no task {task}", f"one of its tasks: {words}")
+    return rows_of_tasks(session, [job_id])[job_id].get(task)
+
+
 @router.post("/jobs/{job_id}/cancel", response_model=JobOut, openapi_extra=allow("engineer", "operator"))
 def cancel_job(job_id: str, at: At) -> Response:
     """Ask for a job's end; one that has ended already is answered with its final state."""
 
     def cancellable(session: Session) -> Any:
         if "operator" in at.caller.roles:
-            return _visible_job(session, at, job_id)[0]
-        return _job_of(session, at, job_id, SUBMITTERS)
+            return visible_job(session, at, job_id)[0]
+        return job_of(session, at, job_id, SUBMITTERS)
 
     with at.read() as session:
         cancellable(session)
@@ -271,14 +327,18 @@ async def read_log(
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
     limit_bytes: Annotated[int, Query(ge=1, le=LOG_BYTES_MAX)] = LOG_BYTES_MAX,
     wait_s: Annotated[float, Query(ge=0, le=LOG_WAIT_S_MAX)] = 0,
+    task: Annotated[int | None, Query(ge=0, le=INDEX_MAX)] = None,
 ) -> Response:
-    """Read a job's log from an offset, as its project's account; waits for more text or another state."""
+    """Read a job's log from an offset, as its project's account; waits for more text or another state.
+
+    An array has one for each task.
+    """
     until = time.monotonic() + wait_s
     first: JobState | None = None
     while True:
         left_s = max(0.0, min(LOG_STEP_S, until - time.monotonic()))
         chunk, state = await to_thread.run_sync(
-            _log_chunk, at, job_id, offset, limit_bytes, left_s, limiter=_log_threads
+            _log_chunk, at, (job_id, task), offset, limit_bytes, left_s, limiter=_log_threads
         )
         first = first or state
         done = chunk.data or state in ENDED or state is not first or time.monotonic() >= until
@@ -292,16 +352,23 @@ async def read_log(
     return Response(chunk.data, media_type="application/octet-stream", headers=headers)
 
 
-def _log_chunk(at: Edge, job_id: str, offset: int, limit_bytes: int, wait_s: float) -> tuple[LogChunk, JobState]:
+def _log_chunk(
+    at: Edge, of: tuple[str, int | None], offset: int, limit_bytes: int, wait_s: float
+) -> tuple[LogChunk, JobState]:
     """Look once; the state is read before the log, so that `ended` with no data means that there is no more."""
+    job_id, task = of
     with at.read() as session:
-        row = _job_of(session, at, job_id, LOG_READERS)
+        row = job_of(session, at, job_id, LOG_READERS)
+        state = JobState(row["state"]) if task is None else state_of(row["state"], task_row(session, row, task))
         settings = SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings)
-    state = JobState(row["state"])
+    if row["array_words"] is not None and task is None:
+        first = task_name(job_id, parse_array(row["array_words"]).tasks[0])
+        raise BadRequest(f"job {job_id} is an array, of which each task has a log", f"idf-compute logs {first}")
     if row["site_job_id"] is None:
         if state not in ENDED:
             time.sleep(min(wait_s, 0.1))  # not at a site yet: nothing to ask it for
         return LogChunk(b"", offset, exists=False), state
     scheduler = at.services.schedulers.at(row["site_id"], settings)
     wait_s = 0.0 if state in ENDED else wait_s
-    return scheduler.read_log(row["account"], job_name(job_id), offset, limit_bytes, wait_s), state
+    name = task_name(job_name(job_id), task)
+    return scheduler.read_log(row["account"], name, offset, limit_bytes, wait_s), state

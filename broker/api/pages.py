@@ -47,6 +47,15 @@ def page(items: Sequence[T], limit: int, key: str) -> Page[T]:
     return Page(items=shown, next_cursor=cursor)
 
 
+def number_after(cursor: str | None) -> int:
+    """Return the number that the page before ended with, -1 on the first page; for lists made without a statement.
+
+    Raises:
+        BadRequest: the cursor is none of ours.
+    """
+    return -1 if cursor is None else _number(_decoded(cursor))
+
+
 def _decoded(cursor: str) -> str:
     try:
         last = urlsafe_b64decode(cursor.encode()).decode()

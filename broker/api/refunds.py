@@ -13,6 +13,7 @@ from broker.errors import NotFound
 from broker.models import Job, Person, Project
 from broker.schemas import Id, Page, RefundIn, RefundOut, RefusalIn
 from quotas.amounts import CREDITS_PER_HOUR
+from quotas.errors import RefundTooEarly
 from quotas.models import Refund
 from storage.tables import utcnow
 
@@ -29,6 +30,8 @@ def ask_for_refund(body: RefundIn, at: At) -> Response:
         job = session.get(Job, body.job_id)
         if job is None:
             raise NotFound(f"no job {body.job_id}", "`idf-compute jobs` shows those that you may see")
+        if job.array_words is not None and job.settled_at is None:
+            raise RefundTooEarly(f"tasks of the array {job.id} are still open", "wait until it is settled")
         wanted = RefundWanted(
             job_id=job.id,
             award_id=job.award_id,

@@ -73,7 +73,12 @@ def look(services: Services, site_id: str, settings: SiteIn) -> dict[str, Any]:
         facts = services.schedulers.at(site_id, settings).check()
     except SiteError as error:
         return {"scheduler": None, "problems": [f"it did not answer: {error.reason}"], "checked_at": utcnow()}
-    return {"scheduler": facts.scheduler[:100], "problems": list(facts.problems), "checked_at": utcnow()}
+    return {
+        "scheduler": facts.scheduler[:100],
+        "problems": list(facts.problems),
+        "array_size_max": facts.array_size_max,
+        "checked_at": utcnow(),
+    }
 
 
 def _site_out(session: Session, site: Site) -> SiteOut:

@@ -59,15 +59,18 @@ def _inspect() -> sa.Inspector:
     return sa.inspect(op.get_bind())
 
 
-def put_rows_aside(table: str, condition: str) -> None:
-    """On the way down: move the rows aside that the older release cannot hold; name those tables first that refer to others."""
-    op.execute(f"CREATE TABLE {PREFIX}{table}_rows AS SELECT * FROM {table} WHERE {condition}")
+def put_rows_aside(table: str, condition: str, mark: str = "rows") -> None:
+    """On the way down: move the rows aside that the older release cannot hold; name those tables first that refer to others.
+
+    `mark` tells what one release puts aside from what an older one does.
+    """
+    op.execute(f"CREATE TABLE {PREFIX}{table}_{mark} AS SELECT * FROM {table} WHERE {condition}")
     op.execute(f"DELETE FROM {table} WHERE {condition}")
 
 
-def bring_rows_back(table: str, without: str = "") -> None:
+def bring_rows_back(table: str, without: str = "", mark: str = "rows") -> None:
     """On the way up: bring such rows back, those first that others refer to; `without` is a key that is counted anew."""
-    kept = f"{PREFIX}{table}_rows"
+    kept = f"{PREFIX}{table}_{mark}"
     if _stands(kept):
         names = [column["name"] for column in _inspect().get_columns(kept) if column["name"] != without]
         columns = ", ".join(f'"{name}"' for name in names)

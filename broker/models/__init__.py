@@ -2,11 +2,11 @@
 
 from broker.models.answers import ANSWERS_KEPT_FOR, Idempotency
 from broker.models.checkpoints import PLACE_MAX, Checkpoint, CheckpointPlace
-from broker.models.jobs import Job, JobEvent, JobPayload
+from broker.models.jobs import Job, JobAfter, JobEvent, JobPayload, JobTask
 from broker.models.notices import Notice
 from broker.models.organisations import KINDS, MEMBER_ROLES, SIZES, Membership, Organisation, OrganisationLink, Project
 from broker.models.people import ApiToken, Person
-from broker.models.sites import ProjectAccount, Site
+from broker.models.sites import NamedEnvironment, ProjectAccount, Site
 
 __all__ = [
     "ANSWERS_KEPT_FOR",
@@ -19,9 +19,12 @@ __all__ = [
     "CheckpointPlace",
     "Idempotency",
     "Job",
+    "JobAfter",
     "JobEvent",
     "JobPayload",
+    "JobTask",
     "Membership",
+    "NamedEnvironment",
     "Notice",
     "Organisation",
     "OrganisationLink",

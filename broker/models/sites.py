@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    CheckConstraint,
     Column,
     UniqueConstraint,
 )
@@ -24,6 +25,8 @@ class Site(SQLModel, table=True):
     scheduler: str | None = Field(default=None, max_length=100)
     problems: list[str] = Field(sa_column=Column(JSON, nullable=False))
     checked_at: datetime | None = moment(nullable=True)
+    array_size_max: int | None = None
+    """Every index of an array's task lies below it, as the site said when it was checked; None: it did not tell."""
     created_at: datetime = moment()
 
 
@@ -36,3 +39,17 @@ class ProjectAccount(SQLModel, table=True):
     site_id: str = reference("site.id", primary_key=True)
     account: str = Field(primary_key=True, max_length=32)
     project_id: str = reference("project.id")
+
+
+class NamedEnvironment(SQLModel, table=True):
+    """Modules or a container image that a site offers under a name; jobs keep what it was when they were submitted."""
+
+    __tablename__ = "named_environment"
+    __table_args__ = (CheckConstraint("about <> ''", name="about_given"),)
+
+    site_id: str = reference("site.id", primary_key=True)
+    name: str = Field(primary_key=True, max_length=40)
+    about: str = Field(max_length=1000)
+    modules: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    container: str | None = Field(default=None, max_length=1024)
+    entered_at: datetime = moment()

@@ -61,7 +61,21 @@ from broker.schemas.base import (
 from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
 from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
-from broker.schemas.jobs import EventOut, JobDetail, JobIn, JobOut, PlanOut, SnapshotOut, UsageOut
+from broker.schemas.jobs import (
+    AfterIn,
+    AfterOut,
+    EventOut,
+    JobDetail,
+    JobIn,
+    JobOut,
+    OutputOut,
+    OutputsOut,
+    PlanOut,
+    SnapshotOut,
+    TaskDetail,
+    TaskOut,
+    UsageOut,
+)
 from broker.schemas.organisations import (
     LinkEndIn,
     LinkIn,
@@ -96,7 +110,13 @@ from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut, TariffEntered, TariffIn, TariffOut, ValuedOut
 from broker.schemas.refunds import RefundIn, RefundOut, RefusalIn, Worth
 from broker.schemas.reports import GpuReportOut, GpuReportRow
-from broker.schemas.sites import SiteIn, SiteOut
+from broker.schemas.sites import (
+    NamedEnvironmentIn,
+    NamedEnvironmentOut,
+    NamedEnvironmentRef,
+    SiteIn,
+    SiteOut,
+)
 from broker.schemas.underuse import ForecastOut, JustificationDecisionIn, JustificationIn, ReclaimOut
 
 __all__ = [
@@ -108,6 +128,8 @@ __all__ = [
     "SLUG_PATTERN",
     "TIME_LIMIT_S_MAX",
     "ActReference",
+    "AfterIn",
+    "AfterOut",
     "AidCeilingOut",
     "AidDeclarationIn",
     "AidDeclarationOut",
@@ -167,6 +189,9 @@ __all__ = [
     "MemberIn",
     "MemberOut",
     "MemberRole",
+    "NamedEnvironmentIn",
+    "NamedEnvironmentOut",
+    "NamedEnvironmentRef",
     "Nature",
     "OrganisationChange",
     "OrganisationDetail",
@@ -174,6 +199,8 @@ __all__ = [
     "OrganisationOut",
     "OutcomeIn",
     "OutcomeOut",
+    "OutputOut",
+    "OutputsOut",
     "Page",
     "PersonChange",
     "PersonDetail",
@@ -209,6 +236,8 @@ __all__ = [
     "TariffEntered",
     "TariffIn",
     "TariffOut",
+    "TaskDetail",
+    "TaskOut",
     "Text",
     "TokenIn",
     "TokenOut",

@@ -1,5 +1,6 @@
 """What all bodies share. Amounts are integer credits, sizes bytes, durations seconds, times UTC."""
 
+import re
 from datetime import date
 from typing import Annotated, Generic, Literal, TypeVar
 from unicodedata import category
@@ -42,6 +43,26 @@ Text = Annotated[str, AfterValidator(_has_no_nul)]
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
 """An opaque id of ours."""
 GpuClassName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")]
+_IMAGE_REFERENCE = (
+    r"(docker|oras)://[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9][a-z0-9._-]*)+(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?"
+    r"@sha256:[0-9a-f]{64}"
+)
+_IMAGE_PATH = r"/?[A-Za-z0-9_][A-Za-z0-9._+@-]*(/[A-Za-z0-9_][A-Za-z0-9._+@-]*)*"
+
+
+def _is_image(value: str) -> str:
+    if re.fullmatch(_IMAGE_REFERENCE, value) or re.fullmatch(_IMAGE_PATH, value):
+        return value
+    raise ValueError("must be the path of an image at the site, or docker://name@sha256:digest (or oras://)")
+
+
+ModuleName = Annotated[
+    str,
+    StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*){0,7}$"),
+]
+"""An environment module of a site, such as `cuda/12.4`."""
+Image = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_is_image)]
+"""An Apptainer image: a path at the site, or a reference that names its very bytes."""
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Day = Annotated[date, Field(ge=date(1970, 1, 1), le=date(9000, 12, 31))]

@@ -10,7 +10,10 @@ from pydantic import BaseModel, Field, StringConstraints, field_validator, model
 from broker.schemas.base import (
     GPUS_MAX,
     TIME_LIMIT_S_MAX,
+    Image,
+    ModuleName,
     Schema,
+    Sentences,
     Slug,
 )
 from broker.schemas.kubernetes import KubernetesIn
@@ -66,6 +69,10 @@ class SiteIn(Schema):
         default=None, min_length=1, max_length=16, examples=[["/opt/idf/bin/python", "-I", "/usr/libexec/idf-pyslurm"]]
     )
     """What starts the child that has pyslurm: its Python, `-I` and the installed `idf-pyslurm`, by whole paths."""
+    requeues: int = Field(default=0, ge=0, le=10)
+    """How often the site may run a job again after a failed node or a preemption; each run is held for and charged."""
+    containers: bool = False
+    """Whether Apptainer is installed there."""
 
     @field_validator("gpu_types")
     @classmethod
@@ -153,8 +160,47 @@ class SiteOut(BaseModel):
     gpus_per_job_max: int
     time_limit_s_max: int
     kill_grace_s: int
+    requeues: int
+    containers: bool
     free_accounts: int | None
     """None where each project gets one of its own."""
     scheduler: str | None
     problems: list[str]
     checked_at: datetime | None
+
+
+class NamedEnvironmentIn(Schema):
+    """An environment that a site offers: modules to load, or an image to run in."""
+
+    site: Slug
+    name: Slug
+    about: Sentences
+    """What is in it, for those who choose."""
+    modules: list[ModuleName] = Field(default=[], max_length=32)
+    container: Image | None = None
+
+    @model_validator(mode="after")
+    def _brings_something(self) -> "NamedEnvironmentIn":
+        if not self.modules and self.container is None:
+            raise ValueError("an environment needs modules or a container: give at least one")
+        return self
+
+
+class NamedEnvironmentRef(Schema):
+    """Which environment of which site."""
+
+    site: Slug
+    name: Slug
+
+
+class NamedEnvironmentOut(BaseModel):
+    """An environment as everybody may know it."""
+
+    id: str
+    """`site/name`."""
+    site: str
+    name: str
+    about: str
+    modules: list[str]
+    container: str | None
+    entered_at: datetime

@@ -143,7 +143,7 @@ def test_refusals_are_one_or_two_lines_with_an_exit_code(
     assert "\x1b" not in done.stderr
 
 
-@pytest.mark.parametrize("line", ["#SBATCH --array=0-3", "#SBATCH -a 1-2", "#SBATCH hetjob"])
+@pytest.mark.parametrize("line", ["#SBATCH --dependency=afterok:1", "#SBATCH -d 1", "#SBATCH hetjob"])
 def test_lines_that_would_change_the_job_are_refused_by_name(ines: Shell, tmp_path: Path, line: str) -> None:
     script = tmp_path / "array.sbatch"
     script.write_text(f"#!/bin/sh\n{line}\ntrue\n")
@@ -155,7 +155,7 @@ def test_lines_that_would_change_the_job_are_refused_by_name(ines: Shell, tmp_pa
 def test_such_lines_sent_straight_to_the_api_make_one_job(region: Region, ines: Shell) -> None:
     import httpx
 
-    script = "#!/bin/sh\n#SBATCH --array=0-3\n#SBATCH hetjob\n#SBATCH --gpus=8\n#PBS -l x\necho x >> ~/straight\n"
+    script = "#!/bin/sh\n#SBATCH --array=0-3\n#SBATCH --gpus=8\n#PBS -l x\necho x >> ~/straight\n"
     headers = {"Authorization": f"Bearer {region.token('ines')}", "Idempotency-Key": "straight"}
     body = {"project": "vision", "script": script, "time_limit_s": 300}
     job_id = httpx.post(f"{region.url}/v1/jobs", json=body, headers=headers).raise_for_status().json()["id"]

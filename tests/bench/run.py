@@ -10,7 +10,7 @@ from harness import write
 
 BENCHES = (
     "dispatch_ssh", "dispatch_rest", "dispatch_pyslurm", "dispatch_k8s", "accept", "reconcile_10k", "cli_cold",
-    "first_line", "hold_postgres", "audit_10m",
+    "first_line", "log_delay", "hold_postgres", "audit_10m",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hostile
 import pytest
 from clusters.slurm.cluster import SlurmCluster
 from integration.slurm_jobs import fresh, known, sent, spec, wait_for
@@ -174,5 +175,23 @@ def test_a_missing_snapshot_fails_the_job_with_a_sentence(site: SlurmSsh, accoun
 
 
 def test_the_environment_of_the_gateway_stays_there(site: SlurmSsh, account: str) -> None:
-    job, _ = run(site, spec(account, "env | grep -E '^(TZ|SLURM_TIME_FORMAT|SUDO_|SSH_|LC_ALL)'\n", gpus=0))
+    names = "TZ|SLURM_TIME_FORMAT|SLURM_BITSTR_LEN|SUDO_|SSH_|LC_ALL"
+    job, _ = run(site, spec(account, f"env | grep -E '^({names})'\n", gpus=0))
     assert log_of(site, job) == b""
+
+
+def test_none_of_the_hostile_scripts_gets_more_than_one_gpu_of_one_plain_job(
+    slurm_cluster: SlurmCluster, site: SlurmSsh, account: str
+) -> None:
+    jobs = {name: spec(account, script) for name, script in hostile.SCRIPTS.items()}
+    answers = site.submit(fresh("batch"), list(jobs.values()))
+    for name, job in jobs.items():
+        answer = answers[job.name]
+        assert isinstance(answer, Accepted), (name, answer)
+        mine = known(job, answer.site_job_id)
+        attempt = ended(site, mine)
+        assert (attempt.gpus, attempt.cpus, attempt.node_count, attempt.time_limit_s) == (1, 1, 1, 60), name
+        assert log_of(site, mine).splitlines().count(b"ran") == 1, (name, log_of(site, mine))
+    rows = slurm_cluster.run(["squeue", "--noheader", "--array", "--states=all", "--format=%j"]).stdout.decode().split()
+    assert "stolen" not in rows
+    assert all(rows.count(job.name) == 1 for job in jobs.values())

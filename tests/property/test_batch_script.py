@@ -32,10 +32,10 @@ WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
         "",
     ]
 )
-VARIABLES = st.from_regex(r"IDF_[A-Za-z0-9_]{0,20}", fullmatch=True)
+VARIABLES = st.from_regex(r"IDF_[A-Za-z0-9_]{0,20}", fullmatch=True).filter(lambda name: name != "IDF_OUTPUTS")
 SHOW = """\
 for word; do printf '%s\\0' "$word"; done
-env -0 | LC_ALL=C sort -z | grep -z '^IDF_' || true
+env -0 | LC_ALL=C sort -z | grep -z '^IDF_' | grep -zv '^IDF_OUTPUTS=' || true
 """
 
 
@@ -44,8 +44,9 @@ def spec(**changes: object) -> JobSpec:
     return JobSpec(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def run(script: str, home: Path, job: str = "7") -> subprocess.CompletedProcess[bytes]:
+def run(script: str, home: Path, job: str = "7", task: str = "") -> subprocess.CompletedProcess[bytes]:
     env = {"HOME": str(home), "PATH": os.environ["PATH"], "SLURM_JOB_ID": job, "LC_ALL": "C.UTF-8"}
+    env |= {"SLURM_ARRAY_JOB_ID": job, "SLURM_JOB_ID": f"{job}1", "SLURM_ARRAY_TASK_ID": task} if task else {}
     return subprocess.run(["/bin/bash"], input=script.encode(), capture_output=True, env=env, check=False, timeout=20)
 
 
@@ -109,6 +110,40 @@ def test_of_two_jobs_the_second_does_nothing_and_a_requeue_goes_on(tmp_path: Pat
     assert run(script, tmp_path).stdout == b"ran\n"
 
 
+def test_each_task_of_an_array_has_a_folder_and_a_claim_of_its_own(tmp_path: Path) -> None:
+    script = batch_script(spec(script=b'#!/bin/sh\necho "$SLURM_ARRAY_TASK_ID $0"', array="0-2"))
+    folder = tmp_path / ".idf/jobs/idf-1"
+    for task in ("0", "2"):
+        assert run(script, tmp_path, task=task).stdout.decode() == f"{task} {folder}/{task}/script\n"
+        assert (folder / task / "claim").readlink() == Path(f"7_{task}")
+    assert (folder / "claim").readlink() == Path("7_")
+    assert sorted(file.name for file in folder.iterdir()) == ["0", "2", "claim"]
+    assert run(script, tmp_path, task="2").stdout, "after a requeue it goes on"
+
+
+def test_of_two_copies_of_an_array_no_task_of_the_second_does_anything(tmp_path: Path) -> None:
+    script = batch_script(spec(script=b"echo ran", array="0-1"))
+    assert run(script, tmp_path, task="0").stdout == b"ran\n"
+    other = run(script, tmp_path, job="8", task="1")
+    assert (other.returncode, other.stdout, other.stderr) == (0, b"", b""), "though the first has not begun that task"
+    assert run(script, tmp_path, task="1").stdout == b"ran\n"
+
+
+def test_a_task_without_its_number_does_nothing(tmp_path: Path) -> None:
+    done = run(batch_script(spec(script=b"echo ran", array="0-1")), tmp_path)
+    assert done.returncode != 0
+    assert done.stdout == b""
+
+
+@given(st.text(max_size=20))
+def test_an_array_is_its_numbers_or_refused(word: str) -> None:
+    try:
+        flags = sbatch_flags(spec(array=word))
+    except Rejected:
+        return
+    assert re.fullmatch(r"--array=[0-9,:%-]+", flags[-1])
+
+
 def test_no_room_is_said_and_nothing_runs(tmp_path: Path) -> None:
     (tmp_path / ".idf").write_text("a file where a folder should be")
     done = run(batch_script(spec(script=b"echo ran")), tmp_path)
@@ -133,6 +168,11 @@ def test_what_is_asked_of_slurm() -> None:
         "--partition=gpu", "--deadline=2026-03-01T23:00:00",
     ]  # fmt: skip
     assert "--gpus=a100:3" in sbatch_flags(spec(gpus=3, nodes=2))
+
+
+def test_what_is_asked_of_slurm_for_an_array() -> None:
+    assert sbatch_flags(spec(array="3,1,5-9:2%4"))[-1] == "--array=1-9:2%4"
+    assert "--dependency=singleton" in sbatch_flags(spec(array="0-3")), "tasks of one array run together none the less"
 
 
 def test_what_is_asked_of_slurm_without_gpu_and_with_whole_nodes() -> None:

@@ -59,7 +59,7 @@ def ask(
 ) -> Response:
     """Ask with an empty body: whoever is let in meets the next rule, whoever is not never gets that far."""
     values = {"job_id": job_id, "name": SITE["name"], "token_id": "nothing", "contract_id": "ctr-x", "digest": "0" * 64}
-    values["refund_id"] = "rfd-x"
+    values |= {"refund_id": "rfd-x", "task": "0"}
     values |= {"organisation": "acme", "person": person, "award_id": "awd-x", "change_id": "chg-x"}
     path = re.sub(r"{(\w+)}", lambda match: values[match[1]], operation.path)
     headers = {"Idempotency-Key": f"{operation.method}{path}{token}"[:200]}
@@ -107,7 +107,8 @@ def test_every_operation_lets_in_its_roles_and_no_others(region: World) -> None:
         assert operation.roles, operation.path
         assert set(operation.roles) <= set(ROLES)
         for role, person in ROLES.items():
-            job_id = region.submit()["id"] if "job_id" in operation.path else "job-x"
+            array = {"array": "0"} if "tasks" in operation.path else {}
+            job_id = region.submit(**array)["id"] if "job_id" in operation.path else "job-x"
             answer = ask(region, operation, region.tokens[person], job_id, person)
             if role in operation.roles:
                 assert answer.status_code not in (401, 403, 500), (operation.path, role, answer.text)
@@ -206,7 +207,12 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/jobs"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}/log"): (200, 200, 200, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/outputs"): (200, 200, 200, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/outputs/content"): (404, 404, 404, 403, 404, 404),  # the job was not sent yet
     ("POST", "/v1/jobs/{job_id}/cancel"): (200, 200, 403, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/tasks"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/tasks/{task}"): (200, 200, 200, 200, 404, 404),
+    ("POST", "/v1/jobs/{job_id}/tasks/{task}/cancel"): (200, 200, 403, 403, 404, 404),
     ("POST", "/v1/quota/why"): (200, 200, 403, 403, 404, 404),
     ("GET", "/v1/quota"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/projects"): ANY,
@@ -236,6 +242,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/tokens"): ANY,
     ("POST", "/v1/tokens/{token_id}/revoke"): ANY,
     ("GET", "/v1/sites"): ANY,
+    ("GET", "/v1/environments"): ANY,
     ("GET", "/v1/gpu-classes"): ANY,
     ("GET", "/v1/gpu-classes/history"): ANY,
     ("GET", "/v1/charging-rules"): ANY,
@@ -243,6 +250,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/snapshots/{digest}"): ANY,
 }
 QUERIES = {
+    "/v1/jobs/{job_id}/outputs/content": "?path=model.pt",
     "/v1/jobs": "?project=vision",
     "/v1/quota": "?project=vision",
     "/v1/awards": "?project=vision",
@@ -253,6 +261,7 @@ QUERIES = {
 }
 SNAPSHOT = b"\x1f\x8b a folder"
 JOB_NAME, SCRIPT, CAUSE = "canary-of-the-name", "#!/bin/sh\necho canary-of-the-script\n", "canary-of-the-cause"
+MODULE = "canary-of-the-module"
 
 
 @pytest.fixture
@@ -278,7 +287,7 @@ def ask_well(region: World, part: str, method: str, path: str, job_id: str) -> R
     token_id = region.post(part, "/tokens", {"person": part})["id"] if "token_id" in path else ""
     digest = sha256(SNAPSHOT).hexdigest()
     route = path.removeprefix("/v1")
-    values = {"job_id": job_id, "name": "vision", "token_id": token_id, "digest": digest, "person": part}
+    values = {"job_id": job_id, "name": "vision", "token_id": token_id, "digest": digest, "person": part, "task": "0"}
     values |= {"award_id": region.award_for(route) if "award_id" in path else ""}
     values |= {"change_id": region.change_for() if "change_id" in path else ""}
     address = f"/v1{route.format(**values)}{QUERIES.get(path, '') if method == 'GET' else ''}"
@@ -301,13 +310,15 @@ def test_every_route_is_decided_for_every_part_in_a_project(parts: World) -> Non
                 parts.post("marc", "/projects/vision/members", {"person": "nemo"})
             if method == "GET" and "snapshots" in path:
                 ask_well(parts, part, "PUT", path, "")
-            job_id = parts.submit("ines")["id"] if "job_id" in path else ""
+            array = {"array": "0-1", "time_limit_s": 60} if "tasks" in path else {}
+            job_id = parts.submit("ines", **array)["id"] if "job_id" in path else ""
             answer = ask_well(parts, part, method, path, job_id)
             assert answer.status_code == status, (method, path, part, answer.text)
             if status == 403:
                 assert answer.json()["code"] == "not-allowed", (method, path, part)
             if path.endswith("/cancel"):
-                assert parts.job(job_id)["state"] == ("cancelled" if status == 200 else "held"), part
+                seen = parts.get("ines", f"/jobs/{job_id}/tasks/0") if array else parts.job(job_id)
+                assert seen["state"] == ("cancelled" if status == 200 else "held"), part
             if path.endswith("/members") and method == "POST" and status == 201:
                 parts.post("marc", "/projects/vision/members/leave", {"person": "nemo"})
 
@@ -344,7 +355,7 @@ def test_lists_speak_of_ones_own_projects_only(parts: World) -> None:
 def ended(region: World, person: str, project: str) -> str:
     """Run a job to its settled end, with words of the engineer's wherever there may be any; return its id."""
     assert isinstance(region.scheduler, FakeScheduler)
-    job_id: str = region.submit(person, project=project, name=JOB_NAME, script=SCRIPT, snapshot=None)["id"]
+    job_id: str = region.submit(person, project=project, name=JOB_NAME, script=SCRIPT, modules=[MODULE])["id"]
     region.step()
     region.scheduler.advance(0)
     region.step()
@@ -363,9 +374,11 @@ def test_a_coach_sees_progress_and_nothing_that_engineers_wrote(parts: World) ->
     whole, seen = (parts.job(job_id, part) for part in ("viewer", "coach"))
     hidden = {"name": None, "reason": None, "notices": [], "exit_code": None, "snapshot": None, "script_sha256": None}
     assert (whole["name"], whole["reason"], whole["exit_code"], whole["hidden"]) == (JOB_NAME, CAUSE, 42, [])
-    assert set(seen["hidden"]) == {*hidden, "causes"}
+    tools = {"named_environment": None, "modules": [], "container": None}
+    assert set(seen["hidden"]) == {*hidden, *tools, "causes"}
+    assert {key: seen[key] for key in tools} == tools
     differ = {key for key in whole if whole[key] != seen[key]}
-    assert differ == (set(hidden) - {"snapshot"}) | {"hidden", "events"}
+    assert differ == (set(hidden) - {"snapshot"}) | {"hidden", "events", "modules"}
     assert {key: seen[key] for key in hidden} == hidden
     assert [(e["at"], e["state"], e["cause"]) for e in seen["events"]] == [
         (e["at"], e["state"], None) for e in whole["events"]
@@ -378,11 +391,11 @@ def test_a_coach_sees_progress_and_nothing_that_engineers_wrote(parts: World) ->
 
 def test_no_answer_to_a_coach_holds_a_word_of_the_engineers(parts: World) -> None:
     job_id = ended(parts, "ines", "vision")
-    words = (JOB_NAME, CAUSE, "canary-of-the-script", sha256(SCRIPT.encode()).hexdigest())
+    words = (JOB_NAME, CAUSE, MODULE, "canary-of-the-script", sha256(SCRIPT.encode()).hexdigest())
     told = {"viewer": "", "coach": ""}
     for part in told:
         for method, path in BY_PART:
             if method == "GET" and "snapshots" not in path:
                 told[part] += ask_well(parts, part, method, path, job_id).text
-    assert [word in told["coach"] for word in words] == [False] * 4
-    assert [word in told["viewer"] for word in words] == [True, True, False, True], "the words can be found at all"
+    assert [word in told["coach"] for word in words] == [False] * 5
+    assert [word in told["viewer"] for word in words] == [True, True, True, False, True], "they can be found"

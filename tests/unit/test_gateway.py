@@ -95,6 +95,37 @@ def test_a_batch_is_sent_and_ends_with_its_mark(place: Place) -> None:
     assert f"--chdir={place.home} --output={place.home}/.idf/logs/%x.log" in (place.home / "arguments").read_text()
 
 
+def test_each_task_of_an_array_writes_a_log_of_its_own(place: Place) -> None:
+    job = {"name": "idf-0", "args": ["--job-name=idf-0", "--array=1,3,5-9:2%4"], "script": "s"}
+    request = place.submit()
+    request["accounts"][place.me]["jobs"] = [job]
+    assert names(place.ask(frame(request)))["idf-0"]["rc"] == 0
+    assert f"--output={place.home}/.idf/logs/%x_%a.log" in (place.home / "arguments").read_text()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "asked"),
+    [({"7": 3}, ["6,9"]), ({"7": 4}, ["6,7,9"]), ({}, ["6,7,9"])],
+)
+def test_accounting_is_asked_of_an_array_only_where_not_all_of_its_tasks_are_at_work(
+    place: Place, tasks: dict[str, int], asked: list[str]
+) -> None:
+    rows = [
+        "5|RUNNING|0|x",
+        "6|RUNNING|1|x",
+        "7_0|RUNNING|0|x",
+        "7_1|PENDING|0|x",
+        "7_2|PENDING|0|x",
+        "8_1|RUNNING|0|x",
+    ]
+    place.command("squeue", "cat <<'.'\n" + "\n".join(rows) + "\n.")
+    place.command("sacct", 'for word; do case "$word" in --jobs=*) echo "${word#--jobs=}";; esac; done')
+    place.command("sdiag", "echo 'DBD Agent queue size: 0'")
+    said = place.ask(frame({"do": "observe", "ids": ["5", "6", "7", "9"], "tasks": tasks}))[0][1]
+    assert said["queue"]["out"].split("\n") == rows[:5], "and of no other job"
+    assert [part["out"].strip() for part in said["accounting"]] == asked
+
+
 @pytest.mark.parametrize("cut", [0, 10, 40, -1])
 def test_a_beginning_of_a_request_does_nothing(place: Place, cut: int) -> None:
     request = frame(place.submit())
@@ -112,7 +143,8 @@ def test_what_is_no_request_does_nothing(place: Place, request_: bytes) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [["--wrap=id"], ["--output=/etc/x"], ["--uid=0"], ["--job-name=a b"], ["--export=ALL,X=1"], ["-n"], ["script"],
+    [["--array=0-3;id"], ["--array=a"],
+     ["--wrap=id"], ["--output=/etc/x"], ["--uid=0"], ["--job-name=a b"], ["--export=ALL,X=1"], ["-n"], ["script"],
      [""], ["--job-name=x\n"], ["--get-user-env"], ["--chdir=/tmp"], [["--nodes=1"]]],
 )  # fmt: skip
 def test_other_flags_never_reach_sbatch(place: Place, args: list[Any]) -> None:

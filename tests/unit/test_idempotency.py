@@ -45,7 +45,8 @@ def path_of(region: World, route: str) -> str:
     if "{change_id}" in route:
         names["change_id"] = region.change_for()
     if "{job_id}" in route:
-        names["job_id"] = region.submit()["id"]
+        names["job_id"] = region.submit(**({"array": "0-1"} if "{task}" in route else {}))["id"]
+        names["task"] = "0"
     if "{token_id}" in route:
         names["token_id"] = region.get("nemo", "/tokens")["items"][0]["id"]
     if "{refund_id}" in route:

@@ -324,7 +324,7 @@ def test_who_left_the_project_cannot_submit_to_it(region: World) -> None:
 
 
 def test_what_was_typed_reaches_the_payload_unchanged(region: World) -> None:
-    script = '#!/bin/sh\n#SBATCH --array=0-9\n#SBATCH hetjob\necho "$(id)" | tr a b # é 東\r\n'
+    script = '#!/bin/sh\n#SBATCH --array=0-9\n#SBATCH --gpus=8\necho "$(id)" | tr a b # é 東\r\n'
     words = ["--x=$(id)", "a b", "'", '"', "|", "é", "\n", ""]
     job = region.submit(script=script, arguments=words, environment={"A": "$(id)\n|é"})
     with region.services.database.read() as session:

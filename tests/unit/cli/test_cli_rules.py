@@ -35,6 +35,8 @@ PLAN = {
     "time_limit_s": 3600,
     "held_credits": 17_568_000,
     "available_credits": 36_000_000,
+    "array": None,
+    "tasks": 1,
     "sum": ["2 GPUs", "24 CPUs at 10 a GPU count as 2.4", "2.4 × weight 2 × (3600 + 60) s = 4.88 h"],
     "notices": [],
 }
