@@ -114,7 +114,7 @@ class Api:
         Raises:
             NotFound, Conflict, Rejected, Unreachable, Uncertain: as their names say.
         """
-        preconditions = {key: metadata[key] for key in ("uid", "resourceVersion")}
+        preconditions = {key: metadata[key] for key in ("uid", "resourceVersion") if key in metadata}
         body = {"preconditions": preconditions, "propagationPolicy": "Background"}
         self._ask("DELETE", path, {}, body)
 

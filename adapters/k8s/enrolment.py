@@ -21,7 +21,7 @@ PERMISSIONS = (
     ("", "resourcequotas", "", ("create",)),
     ("networking.k8s.io", "networkpolicies", "", ("create",)),
     ("batch", "jobs", "", ("create", "get", "list", "watch", "patch", "delete")),
-    ("", "pods", "", ("get", "list", "watch", "patch")),
+    ("", "pods", "", ("get", "list", "watch", "patch", "delete")),
     ("", "pods", "log", ("get",)),
     ("", "nodes", "", ("list",)),
 )
@@ -38,7 +38,12 @@ def check(api: Api, settings: K8sSettings) -> SiteFacts:
     """
     version, date = api.dated("/version")
     problems = [*_release(version), *_skew(date), *_nodes(api, settings), *_permissions(api)]
-    return SiteFacts(f"kubernetes {str(version.get('gitVersion', '?')).lstrip('v')}", settings.cluster, tuple(problems))
+    return SiteFacts(
+        f"kubernetes {str(version.get('gitVersion', '?')).lstrip('v')}",
+        settings.cluster,
+        tuple(problems),
+        settings.array_size_max,
+    )
 
 
 def _release(version: Json) -> Iterator[str]:

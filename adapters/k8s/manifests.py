@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
+from adapters.arrays import Array, ArrayWrong, array_words, parse_array
 from adapters.errors import Rejected
 from adapters.k8s.settings import K8sSettings, NodeClass
-from adapters.port import JobSpec
+from adapters.port import After, JobSpec
 
 Json = dict[str, Any]
 
@@ -22,7 +23,9 @@ PREFIX = "idf-compute"
 MANAGED = {"app.kubernetes.io/managed-by": PREFIX}
 SELECTOR = f"app.kubernetes.io/managed-by={PREFIX}"
 JOB, GPU_TYPE = f"{PREFIX}/job", f"{PREFIX}/gpu-type"
-BATCH, TOMBSTONE, CANCELLED, DEADLINE = (f"{PREFIX}/{word}" for word in ("batch", "tombstone", "cancelled", "deadline"))
+BATCH, TOMBSTONE, CANCELLED, DEADLINE, BEGIN, AFTER, ARRAY, REASON = (
+    f"{PREFIX}/{word}" for word in ("batch", "tombstone", "cancelled", "deadline", "begin", "after", "array", "reason")
+)
 FINALIZER = f"{PREFIX}/metering"
 """Holds an ended pod back until the broker has booked what it used."""
 SERVICE = "idf-jobs"
@@ -43,6 +46,7 @@ _NAMESPACE = re.compile(r"idf-?[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _UNPACK = "set -e; cd /work; cat /idf/snapshot/* | tar -xzf -"
+OUTPUTS = "/idf/outputs"
 _INTERPRETER = "/bin/sh"
 """Of a script that names none."""
 
@@ -120,31 +124,89 @@ def job(spec: JobSpec, settings: K8sSettings, payload: Payload, batch: str) -> J
     _require(spec.script or spec.arguments, "there is neither a script nor a command to run")
     nodes = _positive(spec.nodes, "nodes")
     labels = {**MANAGED, JOB: spec.name, **({GPU_TYPE: _label(spec.gpu_type)} if spec.gpus else {})}
-    annotations = {BATCH: batch} | ({DEADLINE: spec.deadline.isoformat()} if spec.deadline else {})
+    _require_known_to_pools(spec)
+    array = _array(spec, settings)
+    if array is not None:
+        labels[ARRAY] = "true"
     template = {
         "metadata": {"labels": labels, "finalizers": [FINALIZER]},
-        "spec": _pod(spec, settings, payload),
+        "spec": _pod(spec, settings, payload, array),
     }
-    body: Json = {
-        "backoffLimit": 0,
-        "completions": nodes,
-        "parallelism": nodes,
-        "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {"rules": _RULES},
-        "template": template,
-    }
+    body: Json = {"podReplacementPolicy": "Failed", "template": template, **_counts(spec, nodes, array)}
+    if spec.begin or spec.after:
+        body["suspend"] = True
     if nodes > 1:
-        body["completionMode"] = "Indexed"
         template["spec"]["subdomain"] = SERVICE
+    annotations = {BATCH: batch, **_wishes(spec, array)}
     metadata = {"name": spec.name, "namespace": spec.account, "labels": labels, "annotations": annotations}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": body}
 
 
-_RULES = [
-    {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget"}]},
-    {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}},
-]
-"""The site's fault is counted against the runs that a job may have; the user's own ends it at once."""
+def _counts(spec: JobSpec, nodes: int, array: Array | None) -> Json:
+    """How many pods, how many at once, and which ends are counted against the runs that a job or a task may have.
+
+    The site's fault is counted; the user's own ends the job, or that task of an array, at once.
+    """
+    disrupted = {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    failed = {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}}
+    if array is None:
+        mode = {"completionMode": "Indexed"} if nodes > 1 else {}
+        return {
+            "backoffLimit": spec.requeues, "completions": nodes, "parallelism": nodes, **mode,
+            "podFailurePolicy": {"rules": [disrupted, failed]},
+        }  # fmt: skip
+    return {
+        "backoffLimitPerIndex": spec.requeues, "completions": len(array.tasks), "parallelism": array.at_once,
+        "completionMode": "Indexed", "podFailurePolicy": {"rules": [disrupted, {**failed, "action": "FailIndex"}]},
+    }  # fmt: skip
+
+
+def _wishes(spec: JobSpec, array: Array | None) -> dict[str, str]:
+    """What Kubernetes knows nothing of, for whoever observes the job."""
+    wishes = {
+        DEADLINE: spec.deadline.isoformat() if spec.deadline else "",
+        BEGIN: spec.begin.isoformat() if spec.begin else "",
+        AFTER: after_words(spec.after),
+        ARRAY: array_words(array.tasks) if array else "",
+    }
+    return {name: value for name, value in wishes.items() if value}
+
+
+def after_words(after: tuple[After, ...]) -> str:
+    """Write what a job waits for as an annotation."""
+    return ",".join(f"{each.kind}:{each.site_job_id}" for each in after)
+
+
+def _array(spec: JobSpec, settings: K8sSettings) -> Array | None:
+    if spec.array is None:
+        return None
+    try:
+        array = parse_array(spec.array)
+    except ArrayWrong as error:
+        raise Rejected(f"{error.detail}; {error.remedy}") from error
+    _require(
+        array.tasks[-1] < settings.array_size_max,
+        f"tasks are numbered below {settings.array_size_max} here, not {array.tasks[-1]}",
+    )
+    _require(spec.nodes == 1, "the tasks of an array have one node each in this pool: submit a job for each instead")
+    return array
+
+
+def _require_known_to_pools(spec: JobSpec) -> None:
+    _require(
+        spec.signal is None,
+        "this pool sends no signal before the time limit: catch SIGTERM, which comes the kill grace before its end",
+    )
+    _require(not spec.modules, "this pool has no environment modules: choose an image that holds what is needed")
+
+
+def _image(spec: JobSpec, settings: K8sSettings) -> str:
+    if spec.container is None:
+        return settings.image
+    image = spec.container.removeprefix("docker://")
+    good = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,254}@sha256:[0-9a-f]{64}", image, re.ASCII)
+    _require(good, f"an image of this pool is a reference with its digest, not {spec.container!r}")
+    return image
 
 
 def tombstone(name: str, namespace: str, batch: str, settings: K8sSettings) -> Json:
@@ -174,21 +236,33 @@ _AS_NOBODY = {
 }
 
 
-def _pod(spec: JobSpec, settings: K8sSettings, payload: Payload) -> Json:
+_SCRATCH = {"work": "/work", "outputs": OUTPUTS}
+"""Where a job may write: gone with its pod."""
+_AS_TASK = (
+    _INTERPRETER, "-c",
+    "n=$JOB_COMPLETION_INDEX; while read -r SLURM_ARRAY_TASK_ID && [ $n -gt 0 ]; do n=$((n-1)); done "
+    '< /idf/payload/tasks; export SLURM_ARRAY_TASK_ID; exec "$@"', "task",
+)  # fmt: skip
+"""Kubernetes numbers from 0 without gaps: this finds a task's own number, then becomes the user's program."""
+
+
+def _pod(spec: JobSpec, settings: K8sSettings, payload: Payload, array: Array | None) -> Json:
     nodes = settings.node_class(spec.gpu_type if spec.gpus else "")
     items = {f"e{number}": _bytes(value) for number, value in enumerate(spec.environment.values())}
     if spec.script:
         items["script"] = spec.script
+    if array is not None:
+        items["tasks"] = "".join(f"{task}\n" for task in array.tasks).encode()
     secret, keys = payload.put(spec.name, items) if items else ("", {})
     container: Json = {
         "name": "job",
-        "image": settings.image,
-        "command": _command(spec),
-        "env": _environment(spec, secret, keys),
+        "image": _image(spec, settings),
+        "command": [*(_AS_TASK if array is not None else ()), *_command(spec)],
+        "env": _environment(spec, secret, keys, array),
         "resources": _resources(spec, settings, nodes),
         "securityContext": _CONFINED,
         "workingDir": "/work",
-        "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in _SCRATCH.items()],
     }
     pod: Json = {
         "restartPolicy": "Never",
@@ -203,11 +277,11 @@ def _pod(spec: JobSpec, settings: K8sSettings, payload: Payload) -> Json:
         "nodeSelector": dict(nodes.labels),
         "tolerations": [dict(toleration) for toleration in nodes.tolerations],
         "containers": [container],
-        "volumes": [{"name": "work", "emptyDir": {}}],
+        "volumes": [{"name": name, "emptyDir": {}} for name in _SCRATCH],
     }
-    if spec.script:
-        item = {"key": keys["script"], "path": "script", "mode": 0o555}
-        pod["volumes"].append({"name": "payload", "secret": {"secretName": secret, "items": [item]}})
+    files = [{"key": keys[name], "path": name, "mode": 0o555} for name in ("script", "tasks") if name in keys]
+    if files:
+        pod["volumes"].append({"name": "payload", "secret": {"secretName": secret, "items": files}})
         container["volumeMounts"].append({"name": "payload", "mountPath": "/idf/payload", "readOnly": True})
     if spec.snapshot:
         _unpack_first(pod, spec.snapshot, settings)
@@ -255,14 +329,19 @@ def _bytes(word: str, what: str = "an argument or a value") -> bytes:
         raise Rejected(f"{what} holds a half of a character that UTF-8 has no bytes for") from error
 
 
-def _environment(spec: JobSpec, secret: str, keys: Mapping[str, str]) -> list[Json]:
+def _environment(spec: JobSpec, secret: str, keys: Mapping[str, str], array: Array | None) -> list[Json]:
     for name in spec.environment:
         _require(_VARIABLE.fullmatch(name), f"not a name that a variable can have: {name!r}")
     given: list[Json] = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": keys[f"e{number}"]}}}
         for number, name in enumerate(spec.environment)
     ]
-    ours = {"IDF_NODES": str(spec.nodes), "IDF_FIRST_NODE": f"{spec.name}-0.{SERVICE}"} if spec.nodes > 1 else {}
+    ours = {"IDF_OUTPUTS": OUTPUTS}
+    if spec.nodes > 1:
+        ours |= {"IDF_NODES": str(spec.nodes), "IDF_FIRST_NODE": f"{spec.name}-0.{SERVICE}"}
+    if array is not None:
+        ours |= {"SLURM_ARRAY_TASK_COUNT": str(len(array.tasks))}
+        ours |= {"SLURM_ARRAY_TASK_MIN": str(array.tasks[0]), "SLURM_ARRAY_TASK_MAX": str(array.tasks[-1])}
     own = [{"name": name, "value": value} for name, value in ours.items() if name not in spec.environment]
     return [*own, *given]
 
@@ -270,24 +349,26 @@ def _environment(spec: JobSpec, secret: str, keys: Mapping[str, str]) -> list[Js
 def _resources(spec: JobSpec, settings: K8sSettings, nodes: NodeClass) -> Json:
     """What each pod asks for. GPUs and memory are limits too; idle CPUs may be used beyond what was asked."""
     gpus = _each(spec.gpus, spec.nodes, "GPUs")
-    cpus = _cpus(spec, settings, gpus)
+    cpus = _cpus(spec, gpus)
     if spec.exclusive:
         whole = nodes.gpus_per_node if spec.gpus else 0
         if whole is None or nodes.cpus_per_node is None:
             raise Rejected("this pool does not give whole nodes away: ask for GPUs and CPUs instead of --exclusive")
-        gpus, cpus = max(gpus, whole), max(cpus, nodes.cpus_per_node)
-    memory = f"{spec.memory_mib or cpus * settings.memory_mib_per_cpu}Mi"
+        gpus, cpus = max(gpus, whole), max(cpus or 0, nodes.cpus_per_node)
+    millis = settings.cpu_millis_default if cpus is None else cpus * 1000
+    memory = f"{spec.memory_mib or -(-millis * settings.memory_mib_per_cpu // 1000)}Mi"
     _positive(spec.memory_mib or 1, "memory_mib")
     limits = {"memory": memory} | ({nodes.resource: str(gpus)} if gpus else {})
-    return {"requests": {**limits, "cpu": str(cpus)}, "limits": limits}
+    return {"requests": {**limits, "cpu": f"{millis}m"}, "limits": limits}
 
 
-def _cpus(spec: JobSpec, settings: K8sSettings, gpus: int) -> int:
+def _cpus(spec: JobSpec, gpus: int) -> int | None:
+    """What the job names for each pod; None where it names nothing."""
     if spec.gpus and spec.cpus_per_gpu is not None:
         return _positive(spec.cpus_per_gpu, "cpus_per_gpu") * gpus
     if spec.cpus is not None:
         return _each(_positive(spec.cpus, "cpus"), spec.nodes, "CPUs")
-    return settings.cpus_default
+    return None
 
 
 def _each(total: int, nodes: int, what: str) -> int:

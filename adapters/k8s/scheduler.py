@@ -11,17 +11,30 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from adapters.arrays import task_name
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
 from adapters.k8s import enrolment, logs, manifests
 from adapters.k8s.capacity import Capacity
 from adapters.k8s.client import Api, Conflict, Json, NotFound
-from adapters.k8s.manifests import BATCH, CANCELLED, FINALIZER, TOMBSTONE, Payload, batch_name, require_namespace
+from adapters.k8s.manifests import (
+    BATCH,
+    CANCELLED,
+    FINALIZER,
+    REASON,
+    TOMBSTONE,
+    Payload,
+    batch_name,
+    require_namespace,
+)
 from adapters.k8s.seen import SeenJob, SeenPod, job_of, pod_of
 from adapters.k8s.settings import K8sSettings
-from adapters.k8s.states import attempts_of, utcnow
+from adapters.k8s.states import attempts_of, attempts_of_tasks, utcnow
+from adapters.k8s.waits import Wait, wait_of
 from adapters.k8s.watch import Watch
 from adapters.port import (
     Absent,
@@ -30,10 +43,13 @@ from adapters.port import (
     Answer,
     Attempt,
     AttemptState,
+    Forecast,
     JobSpec,
     Known,
     LogChunk,
     Observation,
+    OutputPiece,
+    Outputs,
     Sent,
     SiteFacts,
 )
@@ -41,6 +57,7 @@ from adapters.port import (
 T = TypeVar("T")
 U = TypeVar("U")
 
+NO_OUTPUTS = "this pool keeps no files of a job: let it write to the project's data store"
 DIRECT_MAX = 200
 """How many jobs that the streams do not show are asked for one by one in one observation."""
 
@@ -86,20 +103,19 @@ class K8sPool:
         """See the port; jobs that the streams show cost no request."""
         if not known:
             return Observation({}, frozenset())
-        watch = self._watch()
-        watch.require_live(self._settings.answer_s_max)
+        watch = self._live()
         attempts: dict[str, tuple[Attempt, ...]] = {}
+        absent: set[str] = set()
         unseen: list[Known] = []
         for job in known:
             seen, pods = watch.look(job.site_job_id)
             if seen is None and not pods:
                 unseen.append(job)
                 continue
-            self._keep(attempts, job, seen, pods)
-        absent = set()
+            absent |= self._keep(attempts, job, seen, pods)
         for job, told in self._side_by_side(self._directly, unseen[:DIRECT_MAX]):
             if isinstance(told, tuple):
-                self._keep(attempts, job, *told)
+                absent |= self._keep(attempts, job, *told)
             elif isinstance(told, Absent):
                 absent.add(job.site_job_id)
         return Observation(attempts, frozenset(absent), watch.odd())
@@ -112,8 +128,32 @@ class K8sPool:
         """See the port. Of a job over several nodes, the first one's log."""
         require_namespace(account)
         settings = self._settings
+        name, _, task = name.partition("_")
         limit_bytes, wait_s = min(limit_bytes, settings.log_bytes_max), min(wait_s, settings.log_wait_s_max)
-        return logs.read(self._api(), account, name, offset, limit_bytes, wait_s)
+        index = self._index(account, name, int(task)) if task else None
+        if task and index is None:
+            return LogChunk(b"", offset, exists=False)
+        return logs.read(self._api(), account, name, index, offset, limit_bytes, wait_s)
+
+    def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
+        """See the port: a pod's files go with it."""
+        return Outputs((), (NO_OUTPUTS,), exists=False)
+
+    def read_output(
+        self, account: str, name: str, path: str, offset: int, limit_bytes: int, task: int | None = None
+    ) -> OutputPiece:
+        """See the port: a pod's files go with it."""
+        raise Rejected(NO_OUTPUTS)
+
+    def expected_start(self, spec: JobSpec) -> Forecast:
+        """See the port: Kubernetes tells no time, but what may not begin earlier does not."""
+        try:
+            self._body(spec, Payload("forecast"), "forecast")
+        except Rejected as error:
+            return Forecast(None, error.reason)
+        if spec.begin is not None and spec.begin > utcnow():
+            return Forecast(spec.begin)
+        return Forecast(None, "Kubernetes does not tell when a job would start")
 
     def put_snapshot(self, account: str, digest: str, archive: Path) -> None:
         """See the port; it is kept in pieces, the first of which is made last."""
@@ -187,6 +227,9 @@ class K8sPool:
             Unreachable: what the nodes offer could not be learnt.
         """
         body = manifests.job(spec, self._settings, payload, batch)
+        for each in spec.after:
+            if self._live().look(each.site_job_id) == (None, ()):
+                raise Unreachable(f"the job {each.site_job_id} that it waits for is not known here (any more)")
         if not self._settings.nodes_grow:
             wanted = self._settings.node_class(spec.gpu_type if spec.gpus else "")
             self._capacity.require(self._api(), wanted, body)
@@ -316,15 +359,42 @@ class K8sPool:
 
     def _keep(
         self, attempts: dict[str, tuple[Attempt, ...]], job: Known, seen: SeenJob | None, pods: Sequence[SeenPod]
-    ) -> None:
+    ) -> set[str]:
+        """Add what is told of a job, do for it what Kubernetes would not, and return the ids of tasks it never had."""
+        now, never = utcnow(), frozenset[int]()
+        if seen is not None and seen.tasks:
+            told, never = attempts_of_tasks(seen, pods, job.tasks, self._settings.cluster, now)
+        else:
+            told = attempts_of(seen, pods, self._settings.cluster, now)
+        if told:
+            attempts[job.site_job_id] = told
+        if seen is not None and not seen.finished and seen.cancelled_at is None:
+            self._attend(job, seen, pods, waits=all(attempt.state is AttemptState.QUEUED for attempt in told))
+        return {task_name(job.site_job_id, task) for task in never}
+
+    def _attend(self, job: Known, seen: SeenJob, pods: Sequence[SeenPod], *, waits: bool) -> None:
+        """Kubernetes knows no latest start, no earliest, no order of jobs, and cannot end one index alone.
+
+        What comes of it is told by the next observation.
+        """
         now = utcnow()
-        told = attempts_of(seen, pods, self._settings.cluster, now)
-        if not told:
-            return
-        attempts[job.site_job_id] = told
-        waits = told[-1].state is AttemptState.QUEUED
-        if waits and seen is not None and seen.deadline is not None and now > seen.deadline:
-            self._cancel(job)  # Kubernetes knows no latest start; it is told cancelled when it is
+        if waits and seen.deadline is not None and now > seen.deadline:
+            self._cancel(job, "it could not start before its award's end")
+        elif waits and seen.suspended and (seen.begin or seen.after):
+            match wait_of(seen, lambda uid: self._watch().look(uid)[0], now):
+                case Wait.NEVER:
+                    self._cancel(job, "the job that it waits for did not end as it had to")
+                case Wait.OVER:
+                    self._change(job, {"metadata": {"uid": seen.uid}, "spec": {"suspend": False}})
+        unwanted = {seen.tasks.index(task) for task in seen.cancelled_tasks if task in seen.tasks}
+        for pod in pods:
+            if pod.index in unwanted and not pod.over and pod.deleted_at is None:
+                self._end_pod(pod)
+
+    def _end_pod(self, pod: SeenPod) -> None:
+        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+        with suppress(SiteError):  # it is asked for again while it is seen
+            self._api().delete(path, {"uid": pod.uid})
 
     def _directly(self, job: Known) -> tuple[SeenJob | None, tuple[SeenPod, ...]] | Absent | SiteError:
         """Ask for one job that the streams do not show: only a fresh answer proves that it is not there."""
@@ -355,12 +425,33 @@ class K8sPool:
 
     # ── ending ──
 
-    def _cancel(self, job: Known) -> Answer:
-        body = {
-            "metadata": {"uid": job.site_job_id, "annotations": {CANCELLED: utcnow().isoformat(timespec="seconds")}},
-            "spec": {"suspend": True},
-        }
-        return self._change(job, body)
+    def _cancel(self, job: Known, reason: str = "") -> Answer:
+        """End a job, or one task of an array by the name and id that `task_name` makes."""
+        at = utcnow().isoformat(timespec="seconds")
+        name, _, task = job.name.partition("_")
+        if task:
+            whole = replace(job, name=name, site_job_id=job.site_job_id.partition("_")[0])
+            return self._cancel_task(whole, int(task), at)
+        annotations = {CANCELLED: at} | ({REASON: reason} if reason else {})
+        return self._change(
+            job, {"metadata": {"uid": job.site_job_id, "annotations": annotations}, "spec": {"suspend": True}}
+        )
+
+    def _cancel_task(self, job: Known, task: int, at: str) -> Answer:
+        """Note the wish, and end the task's pod; one that is made later is ended when it is seen."""
+        body = {"metadata": {"uid": job.site_job_id, "annotations": {f"{CANCELLED}-{task}": at}}}
+        answer = self._change(job, body)
+        try:
+            seen = self._find(job) if isinstance(answer, Accepted) else None
+            if seen is not None and not seen.finished:
+                ended = seen.ended_indexes | seen.failed_indexes
+                left = {each for index, each in enumerate(seen.tasks) if index not in ended}
+                if left <= set(seen.cancelled_tasks):
+                    return self._cancel(job)
+                self._attend(job, seen, self._pods(job), waits=False)
+        except SiteError as error:
+            return _known_error(error)
+        return answer
 
     def _forget(self, job: Known) -> Answer:
         try:
@@ -409,6 +500,24 @@ class K8sPool:
             return _known_error(problem)
 
     # ── what it all needs ──
+
+    def _index(self, account: str, name: str, task: int) -> int | None:
+        """The index that Kubernetes gives a task; None where there is no such job or task."""
+        try:
+            tasks = job_of(self._api().get(f"/apis/batch/v1/namespaces/{account}/jobs/{name}")).tasks
+        except NotFound:
+            return None
+        return tasks.index(task) if task in tasks else None
+
+    def _live(self) -> Watch:
+        """The streams, once they are up.
+
+        Raises:
+            Unreachable: one is not.
+        """
+        watch = self._watch()
+        watch.require_live(self._settings.answer_s_max)
+        return watch
 
     def _api(self) -> Api:
         with self._lock:

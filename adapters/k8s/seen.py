@@ -4,9 +4,23 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil
 from typing import Any
 
-from adapters.k8s.manifests import CANCELLED, DEADLINE, FINALIZER, GPU_TYPE, INDEX, JOB, TOMBSTONE
+from adapters.arrays import parse_array
+from adapters.k8s.manifests import (
+    AFTER,
+    ARRAY,
+    BEGIN,
+    CANCELLED,
+    DEADLINE,
+    FINALIZER,
+    GPU_TYPE,
+    INDEX,
+    JOB,
+    REASON,
+    TOMBSTONE,
+)
 
 Json = dict[str, Any]
 
@@ -47,6 +61,14 @@ class SeenJob:
     tombstone: bool
     had_pods: bool
     """Some of its pods are counted as ended."""
+    begin: datetime | None = None
+    after: tuple[tuple[str, str], ...] = ()
+    """Kind and uid of the jobs whose ends it waits for."""
+    tasks: tuple[int, ...] = ()
+    """Of an array, by the index that Kubernetes gives them; empty otherwise."""
+    ended_indexes: frozenset[int] = frozenset()
+    failed_indexes: frozenset[int] = frozenset()
+    cancelled_tasks: Mapping[int, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +121,25 @@ def job_of(item: Json) -> SeenJob:
         name=metadata["name"],
         namespace=metadata["namespace"],
         created_at=_time(metadata["creationTimestamp"]),
-        nodes=spec.get("completions") or 1,
+        nodes=1 if ARRAY in annotations else spec.get("completions") or 1,
         size=_size(spec["template"]["spec"], spec["template"].get("metadata", {}).get("labels") or {}),
         finished=ended["type"] if ended else "",
-        reason=_words(ended.get("reason"), ended.get("message")) if ended else "",
+        reason=annotations.get(REASON) or (_words(ended.get("reason"), ended.get("message")) if ended else ""),
         suspended=bool(spec.get("suspend")),
         cancelled_at=_maybe(annotations.get(CANCELLED)),
         deadline=_maybe(annotations.get(DEADLINE)),
         tombstone=TOMBSTONE in annotations,
         had_pods=bool((status.get("succeeded") or 0) + (status.get("failed") or 0)),
+        begin=_maybe(annotations.get(BEGIN)),
+        after=_pairs(annotations.get(AFTER, "")),
+        tasks=parse_array(annotations[ARRAY]).tasks if ARRAY in annotations else (),
+        ended_indexes=_indexes(status.get("completedIndexes")),
+        failed_indexes=_indexes(status.get("failedIndexes")),
+        cancelled_tasks={
+            int(name.removeprefix(f"{CANCELLED}-")): _time(value)
+            for name, value in annotations.items()
+            if name.startswith(f"{CANCELLED}-")
+        },
     )
 
 
@@ -152,6 +184,15 @@ def pod_of(item: Json) -> SeenPod:
     )
 
 
+def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple((kind, uid) for kind, _, uid in (word.partition(":") for word in text.split(",") if word))
+
+
+def _indexes(text: str | None) -> frozenset[int]:
+    """Read Kubernetes' own list, such as `0,2-4`."""
+    return frozenset(parse_array(text).tasks) if text else frozenset()
+
+
 def _why(status: Json, conditions: Mapping[str, Json], own: Json) -> str:
     """The first that says something: the pod itself, what disrupted it, what it waits for, how it ended."""
     scheduled = conditions.get("PodScheduled", {})
@@ -189,7 +230,7 @@ def _size(spec: Json, labels: Mapping[str, str]) -> Size:
     return Size(
         gpus=int(_sum(devices)),
         gpu_type=gpu_type,
-        cpus=int(_sum(some.get("cpu", "0") for some in requests)),
+        cpus=ceil(_sum(some.get("cpu", "0") for some in requests)),
         memory_mib=int(_sum(some.get("memory", "0") for some in requests)) >> 20,
         limit_s=spec.get("activeDeadlineSeconds"),
     )

@@ -37,11 +37,13 @@ class K8sSettings:
     classes: Mapping[str, NodeClass] = field(default_factory=dict)
     """By GPU type; the empty name is for jobs without GPU."""
     context: str | None = None
-    cpus_default: int = 1
-    """Per pod, where a job names none."""
+    cpu_millis_default: int = 1000
+    """Thousandths of a CPU per pod, where a job names none."""
     memory_mib_per_cpu: int = 256
     """Where a job names no memory."""
     kill_grace_s: int = 30
+    array_size_max: int = 1001
+    """Every task's number lies below it."""
     nodes_grow: bool = False
     """The pool makes nodes when they are wanted: what it has now is no measure of what a job may ask for."""
     egress: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ It lasts from the first pod's `startTime`, when a node's GPUs were taken, to the
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import zip_longest
 
@@ -37,6 +38,37 @@ def attempts_of(job: SeenJob | None, pods: Iterable[SeenPod], cluster: str, now:
     return tuple(attempts)
 
 
+def attempts_of_tasks(
+    job: SeenJob, pods: Sequence[SeenPod], asked: Iterable[int] | None, cluster: str, now: datetime
+) -> tuple[tuple[Attempt, ...], frozenset[int]]:
+    """Say how the tasks of an array stand, task by task, and which of those asked about it never had."""
+    index_of = {task: index for index, task in enumerate(job.tasks)}
+    by_index: dict[int, list[SeenPod]] = {}
+    for pod in pods:
+        by_index.setdefault(pod.index, []).append(pod)
+    wanted = job.tasks if asked is None else sorted(asked)
+    told: list[Attempt] = []
+    for task in wanted:
+        if task in index_of:
+            own = [replace(pod, index=0) for pod in by_index.get(index_of[task], ())]
+            some = attempts_of(_as_task(job, task, index_of[task]), own, cluster, now)
+            told += [_of_task(attempt, task) for attempt in some]
+    return tuple(told), frozenset(set(wanted) - set(index_of))
+
+
+def _as_task(job: SeenJob, task: int, index: int) -> SeenJob:
+    """One task as if it were a job of its own."""
+    ended, failed = index in job.ended_indexes, index in job.failed_indexes
+    finished = "Complete" if ended else "Failed" if failed else job.finished
+    cancelled_at = job.cancelled_tasks.get(task, job.cancelled_at)
+    return replace(job, finished=finished, cancelled_at=cancelled_at, had_pods=ended or failed)
+
+
+def _of_task(attempt: Attempt, task: int) -> Attempt:
+    base, _, number = attempt.source_key.rpartition("/")
+    return replace(attempt, task=task, source_key=f"{base}_{task}/{number}")
+
+
 def _rounds(pods: Iterable[SeenPod]) -> list[list[SeenPod]]:
     by_index: dict[int, list[SeenPod]] = {}
     for pod in sorted(pods, key=lambda pod: (pod.created_at, pod.name)):
@@ -53,7 +85,7 @@ def _without_pod(job: SeenJob, cluster: str, number: int) -> Attempt:
         state, ended_at, native = AttemptState.FAILED, job.created_at, job.finished
     return Attempt(
         f"{cluster}/{job.uid}/{number}", job.uid, job.name, job.namespace, state, native, job.created_at,
-        ended_at=ended_at, time_limit_s=_limit(job.size), reason=job.reason,
+        ended_at=ended_at, time_limit_s=_limit(job.size), reason=job.reason, expected_start=job.begin,
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def test_a_pod_ends_at_its_limit_and_is_not_run_again() -> None:
 def test_whole_nodes_are_all_their_gpus_and_cpus_and_nothing_beside() -> None:
     pod = made(exclusive=True)["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["requests"]["nvidia.com/gpu"] == "4"
-    assert pod["containers"][0]["resources"]["requests"]["cpu"] == "16"
+    assert pod["containers"][0]["resources"]["requests"]["cpu"] == "16000m"
     (term,) = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["namespaceSelector"] == {}
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from adapters.k8s.seen import SeenJob, SeenPod, job_of, pod_of, quantity
-from adapters.k8s.states import attempts_of
+from adapters.k8s.states import attempts_of, attempts_of_tasks
+from adapters.k8s.waits import Wait, wait_of
 from adapters.port import UNLIMITED_S, Attempt, AttemptState
 
 T0 = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
@@ -88,7 +89,7 @@ def test_it_lasts_from_the_pods_start_to_the_last_end() -> None:
     (attempt,) = told(job(conditions=("Complete",)), pod("Succeeded", start=10, end=75))
     assert (attempt.started_at, attempt.ended_at) == (T0 + timedelta(seconds=10), T0 + timedelta(seconds=75))
     assert (attempt.elapsed_s, attempt.gpus, dict(attempt.gpu_types)) == (65, 2, {"a100": 2})
-    assert (attempt.cpus, attempt.memory_mib, attempt.time_limit_s) == (1, 512, 600)
+    assert (attempt.cpus, attempt.memory_mib, attempt.time_limit_s) == (2, 512, 600)
 
 
 def test_a_node_that_is_gone_ends_it_when_it_was_taken_away() -> None:
@@ -195,3 +196,68 @@ def test_quantities(text: str, value: float) -> None:
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(ValueError, match="quantity"):
         quantity(text)
+
+
+def array(*, completed: str = "", failed: str = "", annotations: dict[str, str] | None = None) -> SeenJob:
+    return job_of(
+        {
+            "metadata": {"uid": "u1", "name": "idf-1", "namespace": "idf-p", "creationTimestamp": at(0),
+                         "annotations": {"idf-compute/array": "3,5,9", **(annotations or {})}},
+            "spec": {"completions": 3, "template": {"metadata": {}, "spec": {"containers": [{}]}}},
+            "status": {"completedIndexes": completed, "failedIndexes": failed},
+        }
+    )  # fmt: skip
+
+
+def test_each_task_stands_by_itself() -> None:
+    pods = [pod("Succeeded", name="a", index=0, end=60), pod("Failed", name="b", index=1, end=70, exit_code=4)]
+    told, never = attempts_of_tasks(array(completed="0", failed="1"), pods, None, "pool", NOW)
+    assert [(attempt.task, attempt.state, attempt.exit_code) for attempt in told] == [
+        (3, "succeeded", 0), (5, "failed", 4), (9, "queued", None)
+    ]  # fmt: skip
+    assert [attempt.source_key for attempt in told] == ["pool/u1_3/1", "pool/u1_5/1", "pool/u1_9/1"]
+    assert {attempt.site_job_id for attempt in told} == {"u1"}
+    assert not never
+
+
+def test_only_the_tasks_asked_about_are_told() -> None:
+    told, never = attempts_of_tasks(array(), [], [9, 4], "pool", NOW)
+    assert ([attempt.task for attempt in told], never) == ([9], {4})
+
+
+def test_a_cancelled_task_does_not_cancel_the_others() -> None:
+    told, _ = attempts_of_tasks(array(annotations={"idf-compute/cancelled-5": at(9)}), [], None, "pool", NOW)
+    assert [attempt.state for attempt in told] == ["queued", "cancelled", "queued"]
+
+
+def waiting(words: str = "", begin: int | None = None) -> SeenJob:
+    wishes = {"idf-compute/after": words} | ({"idf-compute/begin": at(begin)} if begin is not None else {})
+    return job(suspend=True, annotations=wishes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "expected"),
+    [
+        ("afterok", job(), Wait.YET),
+        ("afterok", job(conditions=("Complete",)), Wait.OVER),
+        ("afterok", job(conditions=("Failed",)), Wait.NEVER),
+        ("afterok", job(suspend=True, annotations={"idf-compute/cancelled": at(5)}), Wait.NEVER),
+        ("afterok", None, Wait.NEVER),
+        ("afternotok", job(conditions=("Failed",)), Wait.OVER),
+        ("afternotok", job(conditions=("Complete",)), Wait.NEVER),
+        ("afternotok", None, Wait.NEVER),
+        ("afterany", job(), Wait.YET),
+        ("afterany", job(conditions=("Failed",)), Wait.OVER),
+        ("afterany", None, Wait.OVER),
+    ],
+)
+def test_what_a_job_waits_for(kind: str, other: SeenJob | None, expected: Wait) -> None:
+    assert wait_of(waiting(f"{kind}:u2"), {"u2": other}.get, NOW) is expected
+
+
+def test_all_that_a_job_waits_for_must_have_come_true() -> None:
+    others = {"u2": job(conditions=("Complete",)), "u3": job()}
+    assert wait_of(waiting("afterok:u2,afterok:u3"), others.get, NOW) is Wait.YET
+    assert wait_of(waiting("afternotok:u2,afterok:u3"), others.get, NOW) is Wait.NEVER
+    assert wait_of(waiting(begin=7200), others.get, NOW) is Wait.YET
+    assert wait_of(waiting("afterok:u2", begin=60), others.get, NOW) is Wait.OVER

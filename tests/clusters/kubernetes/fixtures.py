@@ -50,7 +50,7 @@ def k8s_site(kubernetes_pool: "KubernetesPool") -> "Iterator[Callable[..., K8sPo
     made: list[K8sPool] = []
 
     def make(**bounds: Any) -> K8sPool:
-        given = {"classes": classes(kubernetes_pool), **bounds}
+        given = {"classes": classes(kubernetes_pool), "cpu_millis_default": 250, **bounds}
         settings = K8sSettings("pool", kubernetes_pool.kubeconfig("broker"), kubernetes_pool.image, **given)
         made.append(K8sPool(settings))
         return made[-1]
