@@ -167,3 +167,23 @@ def test_what_cannot_be_carried_is_refused_in_one_sentence(site: "K8sPool", bad:
     assert isinstance(answer, Rejected)
     assert answer.reason
     assert "\n" not in answer.reason
+
+
+def test_kubelet_tells_which_gpus_a_pod_holds(site: "K8sPool", real_node: "KubernetesPool") -> None:
+    from accounting.pod_resources import held_devices
+
+    socket = Path(f"/proc/{real_node.init_pid}/root/var/lib/kubelet/pod-resources/kubelet.sock")
+    job = send(site, spec(ACCOUNT, "sleep 30\n", gpus=3))
+    core = real_node.core()
+
+    def held() -> list[tuple[str, ...]]:
+        pods = core.list_namespaced_pod(ACCOUNT, label_selector=f"idf-compute/job={job.name}").items
+        names = {pod.metadata.name for pod in pods}
+        return [each.devices for each in held_devices(socket) if each.namespace == ACCOUNT and each.pod in names]
+
+    (devices,) = wait_for(held)
+    assert len(devices) == 3
+    assert all(device.startswith("GPU-") for device in devices)
+    site.cancel([job])
+    ended(site, job)
+    wait_for(lambda: not held())
