@@ -7,6 +7,7 @@ generated code; fields that a later kubelet adds are passed over.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 METHOD = "/v1.PodResourcesLister/List"
@@ -42,7 +43,8 @@ def held_devices(socket: Path = SOCKET) -> list[HeldDevices]:
     options = [("grpc.max_receive_message_length", ANSWER_BYTES_MAX)]
     try:
         with grpc.insecure_channel(f"unix://{socket}", options=options) as channel:
-            answer: bytes = channel.unary_unary(METHOD)(b"", timeout=ANSWER_S_MAX)
+            call: Any = channel.unary_unary(METHOD)  # bytes both ways
+            answer: bytes = call(b"", timeout=ANSWER_S_MAX)
     except grpc.RpcError as error:
         raise PodResourcesUnavailable(f"kubelet does not answer at {socket}: {error.code()}") from error
     return read(answer)
