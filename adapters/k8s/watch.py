@@ -21,6 +21,10 @@ STREAM_S = 300
 PAUSE_S_MAX = 5.0
 
 
+_BROKEN = (SiteError, urllib3.exceptions.HTTPError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""How a stream breaks, an answer in a form that nobody expects included: it is begun again."""
+
+
 class Stream:
     """Lists one kind of object, then follows its changes, in a thread of its own."""
 
@@ -58,8 +62,8 @@ class Stream:
                 continue
             except Gone:
                 self._version = ""
-            except (SiteError, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                self.problem = str(error)[:300]
+            except _BROKEN as error:
+                self.problem = (str(error) or type(error).__name__)[:300]
             self._live.clear()
             self._stop.wait(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  so that brokers do not come all at once
             pause_s = min(pause_s * 2, PAUSE_S_MAX)

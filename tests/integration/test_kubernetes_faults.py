@@ -209,6 +209,29 @@ def test_an_evicted_pod_is_metered_once_and_not_run_again(site: "K8sPool", kuber
     assert len(site.observe([job]).attempts[job.site_job_id]) == 1
 
 
+def test_an_evicted_pod_of_a_job_that_may_run_twice_is_followed_by_another(
+    site: "K8sPool", real_node: "KubernetesPool"
+) -> None:
+    job = send(site, spec(ACCOUNT, "sleep 6\n", requeues=1))
+    running(site, job)
+    core = real_node.core()
+    pod = core.list_namespaced_pod(ACCOUNT, label_selector=f"idf-compute/job={job.name}").items[0]
+    eviction = {"metadata": {"name": pod.metadata.name, "namespace": ACCOUNT}}
+    core.create_namespaced_pod_eviction(pod.metadata.name, ACCOUNT, eviction)
+    wait_for(lambda: len(site.observe([job]).attempts.get(job.site_job_id, ())) == 2, limit_s=60)
+    assert ended(site, job).state is AttemptState.SUCCEEDED
+    first, second = site.observe([job]).attempts[job.site_job_id]
+    assert (first.state, second.elapsed_s >= 6) == (AttemptState.PREEMPTED, True)
+    assert first.source_key != second.source_key
+
+
+def test_a_user_s_own_failure_is_not_run_again(site: "K8sPool", real_node: "KubernetesPool") -> None:
+    job = send(site, spec(ACCOUNT, "exit 4\n", requeues=2))
+    last = ended(site, job)
+    assert (last.state, last.exit_code) == (AttemptState.FAILED, 4)
+    assert len(site.observe([job]).attempts[job.site_job_id]) == 1
+
+
 def test_a_node_that_is_deleted_loses_its_job_once(site: "K8sPool", kubernetes_pool: "KubernetesPool") -> None:
     gone = kubernetes_pool.simulate(1, first=90, gpus=7)[0]
     try:
