@@ -4,13 +4,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from adapters.port import Scheduler
+from adapters.upkeep import Upkeep
 from broker.letters import LogPostman, Postman
 from broker.schemas import SiteIn
 from broker.settings import Settings
 from quotas.writer import LedgerWriter
 from storage.database import Database
+
+if TYPE_CHECKING:
+    from adapters.slurm import SlurmSettings
 
 
 class Bell:
@@ -33,15 +38,18 @@ class Bell:
             return self._rings
 
 
-class Schedulers:
-    """The adapters of this process, one per site and settings, opened when first needed."""
+Adapter = TypeVar("Adapter", bound=Scheduler | Upkeep)
 
-    def __init__(self, make: Callable[[SiteIn], Scheduler]) -> None:
+
+class Adapters(Generic[Adapter]):
+    """The adapters of one port in this process, one per site and settings, opened when first needed."""
+
+    def __init__(self, make: Callable[[SiteIn], Adapter]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[SiteIn, Scheduler]] = {}
+        self._open: dict[str, tuple[SiteIn, Adapter]] = {}
 
-    def at(self, site_id: str, settings: SiteIn) -> Scheduler:
+    def at(self, site_id: str, settings: SiteIn) -> Adapter:
         """Return the adapter of a site; changed settings get a new one."""
         with self._lock:
             known = self._open.get(site_id)
@@ -49,15 +57,15 @@ class Schedulers:
                 return known[1]
             if known is not None:
                 known[1].close()
-            scheduler = self._make(settings)
-            self._open[site_id] = (settings, scheduler)
-            return scheduler
+            adapter = self._make(settings)
+            self._open[site_id] = (settings, adapter)
+            return adapter
 
     def close(self) -> None:
         """Close all adapters."""
         with self._lock:
-            for _, scheduler in self._open.values():
-                scheduler.close()
+            for _, adapter in self._open.values():
+                adapter.close()
             self._open.clear()
 
 
@@ -68,7 +76,8 @@ class Services:
     settings: Settings
     database: Database
     writer: LedgerWriter
-    schedulers: Schedulers
+    schedulers: Adapters[Scheduler]
+    upkeeps: Adapters[Upkeep]
     bell: Bell
     postman: Postman
 
@@ -76,14 +85,22 @@ class Services:
         """Commit what waits and let go of everything."""
         self.writer.close()
         self.schedulers.close()
+        self.upkeeps.close()
         self.database.close()
 
 
-def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] | None = None) -> Services:
-    """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
+def bootstrap(
+    settings: Settings,
+    make_scheduler: Callable[[SiteIn], Scheduler] | None = None,
+    make_upkeep: Callable[[SiteIn], Upkeep] | None = None,
+) -> Services:
+    """Put the parts together; `make_scheduler` and `make_upkeep` let tests bring a site of their own."""
     database = Database(settings.full_database_url())
-    make = make_scheduler or _slurm_over_ssh
-    return Services(settings, database, LedgerWriter(database), Schedulers(make), Bell(), postman_of(settings))
+    schedulers = Adapters[Scheduler](make_scheduler or _slurm_over_ssh)
+    upkeeps = Adapters[Upkeep](make_upkeep or _slurm_upkeep)
+    return Services(
+        settings, database, LedgerWriter(database), schedulers, upkeeps, Bell(), postman_of(settings)
+    )  # fmt: skip
 
 
 def postman_of(settings: Settings) -> Postman:
@@ -96,7 +113,20 @@ def postman_of(settings: Settings) -> Postman:
 
 
 def _slurm_over_ssh(site: SiteIn) -> Scheduler:
-    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
+    from adapters.slurm import SlurmSsh
+
+    return SlurmSsh(_slurm_settings(site))
+
+
+def _slurm_upkeep(site: SiteIn) -> Upkeep:
+    """Keep a Slurm site in order through its gateway, whatever its jobs go by."""
+    from adapters.slurm import SlurmUpkeep
+
+    return SlurmUpkeep(_slurm_settings(site))
+
+
+def _slurm_settings(site: SiteIn) -> "SlurmSettings":
+    from adapters.slurm import SlurmSettings, SshSettings
 
     ssh = SshSettings(
         host=site.host,
@@ -105,4 +135,4 @@ def _slurm_over_ssh(site: SiteIn) -> Scheduler:
         identity_file=Path(site.identity_file),
         known_host=site.host_key,
     )
-    return SlurmSsh(SlurmSettings(cluster=site.cluster, ssh=ssh))
+    return SlurmSettings(cluster=site.cluster, ssh=ssh)

@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, Table, select
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from adapters.port import Accepted, Answer, JobSpec, Rejected, Scheduler, SiteError, Unreachable
+from broker.accounts import give_accounts, lock_site, open_accounts, still_theirs
 from broker.bootstrap import Services
 from broker.lifecycle import JobState
-from broker.models import JobPayload, Site
+from broker.models import JobPayload
 from broker.moves import Move, apply_moves, change_jobs, jobs
 from broker.queues import within_ceilings
 from broker.schemas import SiteIn
@@ -56,6 +57,7 @@ def job_name(job_id: str) -> str:
 
 def dispatch(desk: Desk) -> int:
     """Send what is due, at most one batch; return how many jobs were taken."""
+    open_accounts(desk.services, desk.site_id, desk.settings)
     now = utcnow()
     with desk.services.database.write() as session:
         batch = _claim(session, desk, now)
@@ -71,8 +73,8 @@ def dispatch(desk: Desk) -> int:
 
 def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
     """Take due jobs under a lease and write the intent to send them."""
-    site = select(col(Site.id)).where(col(Site.id) == desk.site_id).with_for_update()
-    session.execute(site).one()  # one worker at a time claims at a site, so that a shared account stays one project's
+    lock_site(session, desk.site_id)  # one worker at a time claims, so that a shared account stays one project's
+    ready = give_accounts(session, desk.site_id, desk.settings, now)
     due = (
         select(*jobs.c, _awards.c.end_at.label("award_end_at"))
         .join(_awards, _awards.c.id == jobs.c.award_id)
@@ -81,6 +83,7 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
             jobs.c.state == JobState.HELD.value,
             jobs.c.cancel_requested_at.is_(None),
         )
+        .where(ready | (jobs.c.deadline_at <= now))
         .where(jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now))
         .order_by(jobs.c.id)
         .limit(desk.services.settings.dispatch_batch_max)
@@ -89,7 +92,7 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
     rows = session.execute(due).all()
     late = [row for row in rows if min(row.deadline_at, row.award_end_at) <= now]
     end_unsent(session, late, JobState.CANCELLED, "the award ended before the job could start", now)
-    taken = [row for row in rows if row not in late]
+    taken = still_theirs(session, desk.settings, desk.site_id, [row for row in rows if row not in late])
     if desk.settings.isolation == "shared":
         taken = _of_one_project(session, desk.site_id, taken)
     taken = within_ceilings(session, taken)

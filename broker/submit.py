@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, select
 
+from broker.accounts import waits_for_account
 from broker.auth import Caller
 from broker.bootstrap import Services
 from broker.errors import BrokerError, NotAllowed, NotFound, PlacementRefused
@@ -129,7 +130,12 @@ def plan(connection: Connection, caller: Caller, wanted: JobIn, now: datetime) -
             need=pay,
             contract_credits=need.credits_at(contract.weight_thousandths),
             limits=_limits(connection, project, payer, placement),
-            notices=(*notices, *placement.sized.notices, *_end_notices(payer, project, now)),
+            notices=(
+                *notices,
+                *placement.sized.notices,
+                *_end_notices(payer, project, now),
+                *_account_notice(placement),
+            ),
         )
         _check_size(decided)
         return decided
@@ -251,6 +257,11 @@ def _end_notices(payer: Payer, project: ProjectFacts, now: datetime) -> tuple[st
     return tuple(f"award {payer.award_id}: {sentence}" for sentence in said)
 
 
+def _account_notice(placement: Placement) -> tuple[str, ...]:
+    """Say that the job will wait for an account."""
+    return () if placement.account is not None else (waits_for_account(placement.site.settings.name),)
+
+
 _sites_with_accounts = select(
     _site_table.c.id,
     _site_table.c.name,
@@ -258,6 +269,7 @@ _sites_with_accounts = select(
     _site_table.c.problems,
     _accounts.c.account,
     _accounts.c.project_id,
+    _accounts.c.left_at,
 ).join(_accounts, _accounts.c.site_id == _site_table.c.id, isouter=True)
 
 
@@ -277,10 +289,11 @@ def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteF
     id_, problems = rows[0].id, rows[0].problems
     if settings.isolation == "shared":
         return SiteFacts(id_, settings, problems, settings.accounts[0], account_is_new=False)
-    taken = {row.account: row.project_id for row in rows if row.account is not None}
-    own = next((account for account, owner_id in taken.items() if owner_id == project_id), None)
-    if own is not None:
-        return SiteFacts(id_, settings, problems, own, account_is_new=False)
+    taken = {row.account for row in rows}
+    own = next((row for row in rows if row.account is not None and row.project_id == project_id), None)
+    if own is not None:  # one that is being wiped was the project's, and none is until then
+        account = own.account if own.left_at is None else None
+        return SiteFacts(id_, settings, problems, account, account_is_new=False)
     free = next((account for account in settings.accounts if account not in taken), None)
     return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
 
@@ -394,7 +407,7 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "hold_id": job_id,
         "account": placement.account,
         "state": JobState.HELD.value,
-        "reason": None,
+        "reason": None if placement.account is not None else waits_for_account(placement.site.settings.name),
         "gpus": wanted.gpus,
         "gpus_taken": asked.gpus_taken,
         "gpu_class": placement.gpu_class,
@@ -435,6 +448,7 @@ def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[TableRow, ...]:
             "site_id": placement.site.id,
             "account": placement.account,
             "project_id": decided.project.id,
+            "taken_at": job["created_at"],
         }
         rows = ((_accounts, account), *rows)
     return rows

@@ -12,24 +12,30 @@ from cli.options import Json, classes_known, sites_known
 from cli.output import Column, as_json, listed, note, one_line, say
 from cli.units import day, first_day, moment_text, thousandths
 
+AUDIT_S = 900
+"""An audit waits for jobs of its own in the site's queue (adapters/slurm/upkeep.py)."""
+
 app = typer.Typer()
 site, gpu_class = typer.Typer(), typer.Typer()
 app.add_typer(site, name="site", help="Sites that jobs run on.")
 app.add_typer(gpu_class, name="class", help="GPU classes and their weights.")
 
 
-@site.command("add")
-def add_site(
+@site.command("enrol")
+def enrol_site(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="How the broker reaches the site.")],
     in_json: Json = False,
 ) -> int:
     """Enrol a site as a TOML file describes it; files that it names lie on the broker's machine.
 
+    It is audited first, and two of its project accounts try to cross into each other: that takes some 20 s, or longer
+    where the queue is. Exits 3 on problems: no job is sent there while one stands.
+
     \b
     Example:
-      idf-compute site add jean-zay.toml
+      idf-compute site enrol jean-zay.toml
     """
-    return _told(connect().post("/v1/sites", _description(file)), "is enrolled", in_json=in_json)
+    return _told(connect(AUDIT_S).post("/v1/sites", _description(file)), "is enrolled", in_json=in_json)
 
 
 def _description(file: Path) -> Row:
@@ -69,28 +75,67 @@ def list_sites(in_json: Json = False) -> None:
     )  # fmt: skip
 
 
-@site.command("check")
-def check_site(
-    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=sites_known)], in_json: Json = False
+@site.command("doctor")
+def examine_site(
+    name: Annotated[str, typer.Argument(metavar="SITE", autocompletion=sites_known)],
+    last: Annotated[bool, typer.Option("--last", help="What was found last; the site is not asked.")] = False,
+    in_json: Json = False,
 ) -> int:
-    """Check a site anew: reach it, ask for its scheduler, prove what enrolment asks. Exits 3 on problems.
+    """Audit a site anew, as at its enrolment, and say what to change. Exits 3 on problems.
 
     \b
     Example:
-      idf-compute site check jean-zay
+      idf-compute site doctor jean-zay
+      idf-compute site doctor jean-zay --last --json
     """
-    return _told(connect().post(f"/v1/sites/{part(name)}/check"), "is checked", in_json=in_json)
+    if last:
+        return _told(connect().get(f"/v1/sites/{part(name)}/audit"), "was audited", in_json=in_json)
+    return _told(connect(AUDIT_S).post(f"/v1/sites/{part(name)}/check"), "is audited", in_json=in_json)
 
 
 def _told(answer: Row, what: str, *, in_json: bool) -> int:
+    problems = [found for found in answer["findings"] if found["severity"] == "problem"]
     if in_json:
         say(as_json(answer))
-    else:
-        scheduler = f", {one_line(answer['scheduler'])}" if answer["scheduler"] else ""
-        say(f"site {one_line(answer['name'])} {what}{scheduler}, isolation {one_line(answer['isolation'])}")
-        for problem in answer["problems"]:
-            note(f"problem: {one_line(problem)}")
-    return Exit.REFUSED if answer["problems"] else Exit.OK
+        return Exit.REFUSED if problems else Exit.OK
+    scheduler = f", {one_line(answer['scheduler'])}" if answer["scheduler"] else ""
+    proven = f", proven on {moment_text(answer['proven_at'])}" if answer["proven_at"] else ""
+    say(f"site {one_line(answer['name'])} {what}{scheduler}, isolation {one_line(answer['isolation'])}{proven}")
+    advice = [found for found in answer["findings"] if found["severity"] != "problem"]
+    for found in [*problems, *advice]:
+        note(f"{one_line(found['severity'])}: {one_line(found['sentence'])} [{one_line(found['code'])}]")
+        note(f"  what to change: {one_line(found['remedy'])}")
+    return Exit.REFUSED if problems else Exit.OK
+
+
+@site.command("accounts")
+def list_accounts(
+    name: Annotated[str, typer.Argument(metavar="SITE", autocompletion=sites_known)], in_json: Json = False
+) -> None:
+    """List the accounts of a site's pool that projects have; all others are free.
+
+    \b
+    Example:
+      idf-compute site accounts jean-zay
+    """
+    columns = (
+        Column("ACCOUNT"), Column("PROJECT", shrinks=True), Column("STATE"), Column("TAKEN", spare=2),
+        Column("GPU-HOURS AT MOST", right=True, spare=1), Column("TROUBLE", shrinks=True),
+    )  # fmt: skip
+    items, _ = connect().pages(f"/v1/sites/{part(name)}/accounts")
+    listed(
+        items,
+        in_json=in_json,
+        columns=columns,
+        rows=lambda a: [
+            a["account"], a["project"], a["state"], moment_text(a["taken_at"]), _hours(a["gpu_minutes_max"]),
+            a["trouble"],
+        ],
+    )  # fmt: skip
+
+
+def _hours(minutes: int | None) -> str | None:
+    return None if minutes is None else f"{minutes / 60:.1f}"
 
 
 @gpu_class.command("add")

@@ -14,6 +14,7 @@ from httpx import Response
 from sqlmodel import select, update
 
 from adapters.fake import FakeScheduler
+from adapters.fake_upkeep import FakeUpkeep
 from adapters.port import Scheduler
 from broker.adopt import adopt
 from broker.app import create_app
@@ -67,6 +68,7 @@ class World:
 
     services: Services
     scheduler: Scheduler
+    upkeep: FakeUpkeep
     client: TestClient
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -243,7 +245,8 @@ def _opened(database_url: str, folder: Path, scheduler: Scheduler | None) -> Ite
     chosen = scheduler or FakeScheduler(now=utcnow(), gpus_total=8)
     settings = Settings(data_dir=folder, database_url=database_url, allow_loopback_sites=True)
     configure_log(settings.log_level)
-    services = bootstrap(settings, make_scheduler=lambda _site: chosen)
+    upkeep = FakeUpkeep()
+    services = bootstrap(settings, make_scheduler=lambda _site: chosen, make_upkeep=lambda _site: upkeep)
     with TestClient(create_app(services), raise_server_exceptions=False) as client:
-        yield World(services, chosen, client)
+        yield World(services, chosen, upkeep, client)
     services.close()

@@ -2,5 +2,6 @@
 
 from adapters.slurm.scheduler import SlurmSettings, SlurmSsh
 from adapters.slurm.ssh import SshSettings
+from adapters.slurm.upkeep import SlurmUpkeep
 
-__all__ = ["SlurmSettings", "SlurmSsh", "SshSettings"]
+__all__ = ["SlurmSettings", "SlurmSsh", "SlurmUpkeep", "SshSettings"]

@@ -46,7 +46,8 @@ JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FLAG = re.compile(
     r"--(ignore-pbs|no-requeue|exclusive|export=ALL|(dependency|job-name|open-mode|gpus|gpus-per-node|nodes|ntasks"
-    r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account)=[A-Za-z0-9:._-]{1,128})",
+    r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account"
+    r"|nodelist)=[A-Za-z0-9:._-]{1,128})",
     re.ASCII,
 )
 QUEUE_FIELDS = "JobArrayID,State,RestartCnt,UserName,SubmitTime,StartTime,EndTime,TimeUsed,TimeLimit"
@@ -564,7 +565,17 @@ def check(request: "Json", site: Site) -> "Json":
     }
 
 
-AS_LOGIN = {"observe": observe, "look_up": look_up, "check": check}
+def upkeep(request: "Json", site: Site) -> "Json":
+    """Serve what is no matter of jobs by the file that lies beside this one, where the site has it."""
+    import runpy
+
+    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), "idf-upkeep.py")
+    if not os.path.exists(path):
+        raise Refused("no idf-upkeep.py lies beside this gateway")
+    return dict(runpy.run_path(path, {"gateway": sys.modules[__name__]})["upkeep"](request, site))
+
+
+AS_LOGIN = {"observe": observe, "look_up": look_up, "check": check, "upkeep": upkeep}
 
 
 def main(as_account: bool) -> int:

@@ -14,6 +14,7 @@ from accounting.newest import attempts_of
 from accounting.refund_values import job_euros, posted_refunds
 from accounting.tariffs import Euros
 from adapters.port import LogChunk
+from broker.accounts import owns
 from broker.api.edge import (
     ANYBODY,
     At,
@@ -299,10 +300,13 @@ def _log_chunk(at: Edge, job_id: str, offset: int, limit_bytes: int, wait_s: flo
     with at.read() as session:
         row = _job_of(session, at, job_id, LOG_READERS)
         settings = SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings)
+        still_there = owns(session, row["site_id"], settings, row["account"], row["project_id"])
     state = JobState(row["state"])
     if row["site_job_id"] is None:
         if state not in ENDED:
             time.sleep(min(wait_s, 0.1))  # not at a site yet: nothing to ask it for
+        return LogChunk(b"", offset, exists=False), state
+    if not still_there:  # what lies under that name now is another project's
         return LogChunk(b"", offset, exists=False), state
     scheduler = at.services.schedulers.at(row["site_id"], settings)
     wait_s = 0.0 if state in ENDED else wait_s

@@ -96,7 +96,7 @@ from broker.schemas.quotas import WhyOut
 from broker.schemas.rates import GpuClassIn, GpuClassOut, TariffEntered, TariffIn, TariffOut, ValuedOut
 from broker.schemas.refunds import RefundIn, RefundOut, RefusalIn, Worth
 from broker.schemas.reports import GpuReportOut, GpuReportRow
-from broker.schemas.sites import SiteIn, SiteOut
+from broker.schemas.sites import AccountOut, AuditOut, FindingOut, SiteIn, SiteOut
 from broker.schemas.underuse import ForecastOut, JustificationDecisionIn, JustificationIn, ReclaimOut
 
 __all__ = [
@@ -107,6 +107,7 @@ __all__ = [
     "SCRIPT_BYTES_MAX",
     "SLUG_PATTERN",
     "TIME_LIMIT_S_MAX",
+    "AccountOut",
     "ActReference",
     "AidCeilingOut",
     "AidDeclarationIn",
@@ -116,6 +117,7 @@ __all__ = [
     "AidRulesOut",
     "AidStandingOut",
     "ApproveIn",
+    "AuditOut",
     "AwardChangeOut",
     "AwardDetail",
     "AwardEventOut",
@@ -144,6 +146,7 @@ __all__ = [
     "EnvironmentName",
     "EventOut",
     "ExtensionIn",
+    "FindingOut",
     "ForecastOut",
     "GpuClassIn",
     "GpuClassName",

@@ -154,7 +154,7 @@ class Region:
             yield ("marc", "project", "add", project, *about)
             yield ("marc", "project", "join", project, person)
             yield ("marc", "award", "grant", project, award, *days)
-        yield ("olga", "site", "add", str(self.write_site()))
+        yield ("olga", "site", "enrol", str(self.write_site()))
         bought = ("--order", "BC-2026-17", "--price", "9000", "--price-with-tax", "10800")
         yield ("marc", "contract", "add", self.cluster.name, GPU_CLASS, "50000h", *days, *bought)
 

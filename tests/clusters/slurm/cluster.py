@@ -84,6 +84,7 @@ class SlurmCluster:
         startup.bring_up(
             self.folder,
             self.ports,
+            lambda: self.isolation == "accounts" and startup.install(self.run, self.slurm_conf, "--node"),
             lambda: startup.associate(self.run, self.name, self.slurm_conf, self.login, self.isolation),
         )
         reason = startup.start_rest(self.folder, self.ports)
