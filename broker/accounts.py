@@ -125,9 +125,17 @@ def owns(session: Session, site_id: str, settings: SiteIn, account: str | None, 
 
 
 def open_accounts(services: Services, site_id: str, settings: SiteIn) -> int:
-    """Open the accounts of projects that have jobs to send; return how many were opened. No transaction meanwhile."""
+    """Open the accounts of projects that have jobs to send; return how many were opened. No transaction meanwhile.
+
+    Those that wait for an account are given one first, so that it is open at this very turn.
+    """
     if settings.isolation == "shared":
         return 0
+    with services.database.read() as session:
+        waiting = session.execute(_waiting(site_id)).first() is not None
+    if waiting:
+        with services.database.write() as session:
+            give_accounts(session, site_id, lock_site(session, site_id), utcnow())
     to_send = (
         select(jobs.c.id)
         .where(jobs.c.site_id == site_id, jobs.c.state == JobState.HELD.value, jobs.c.account == accounts.c.account)

@@ -89,7 +89,7 @@ def silence(facts: Facts) -> Iterator[Finding]:
         yield _problem(
             "database-silent", "slurmdbd does not answer the login account", "start it, or open its port to this host"
         )
-    if "gpu" not in facts.output("nodes"):
+    if "gpu:" not in facts.output("nodes"):
         yield _problem("no-gpu", "no node has a GPU", "declare them in gres.conf and in the nodes' lines of slurm.conf")
 
 

@@ -182,7 +182,10 @@ class SlurmUpkeep:
         log, (account, name) = b"", job
         while not enough(log):
             if time.monotonic() > deadline:
-                raise Unreachable(f"its jobs did not end within {self._proof_s_max:.0f} s; the queue may be long")
+                raise Unreachable(
+                    f"a job of it wrote too little within {self._proof_s_max:.0f} s: the queue may be long, or a home may "
+                    "not be the same on nodes and login node"
+                )
             command = ReadLog(account, name, len(log), LOG_BYTES_MAX, 5.0)
             answer = self._connection.ask(frame(command.request), self._settings.answer_s_max)
             log += command.read(Reply.read(answer.output, answer.error)).data

@@ -166,7 +166,8 @@ def facts(site: "Any") -> "Json":
             "format=adminlevel,coordinators",
         ],
         "accounting": [
-            "sacct", "--noheader", "--parsable2", "--allocations", "--starttime=now-1hour", "--format=JobID,Submit",
+            "sacct", "--noheader", "--parsable2", "--allocations", "--starttime=now-1hour",
+            "--user=" + ",".join(site.accounts), "--format=JobID,Submit",
         ],
     }  # fmt: skip
     answer = {what: site.run(argv, 30) for what, argv in asked.items()}  # type: Json

@@ -3,7 +3,7 @@
     python tests/recordings/slurm/record.py
 
 starts a throwaway cluster, drives jobs into as many states as it can within two minutes, and writes
-`<release>/{observe,look_up,check,submit,cancel}.txt`: each what the gateway wrote to its standard output.
+`<release>/{observe,look_up,check,facts,submit,cancel}.txt`: each what the gateway wrote to its standard output.
 """
 
 import re
@@ -67,6 +67,7 @@ class Recorder:
         names = [*ids, "idf-nobody"]
         self.ask({"do": "look_up", "names": names, "since": int(time.time()) - 600}, "look_up")
         self.ask(Check().request, "check")
+        self.ask({"do": "upkeep", "what": "facts"}, "facts")
         self.record_cancelling(ids)
 
     def record_refusals(self) -> None:
