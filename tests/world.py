@@ -141,13 +141,23 @@ class World:
             asker = Actor(session.exec(select(Person).where(Person.name == person)).one().id, is_manager=False)
             return ask_supplement(session, award_id, HOUR, "more data", asker, utcnow()).id
 
-    def desk(self) -> Desk:
+    def desks(self) -> list[Desk]:
         with self.services.database.read() as session:
-            site = session.exec(select(Site)).one()
-        return Desk(self.services, site.id, SiteIn.model_validate(site.settings), self.scheduler)
+            sites = session.exec(select(Site.id, Site.settings)).all()
+        return [Desk(self.services, id_, SiteIn.model_validate(known), self.scheduler) for id_, known in sites]
+
+    def desk(self) -> Desk:
+        [desk] = self.desks()
+        return desk
 
     def step(self) -> None:
-        desk = self.desk()
+        self._step(self.desk())
+
+    def step_everywhere(self) -> None:
+        for desk in self.desks():
+            self._step(desk)
+
+    def _step(self, desk: Desk) -> None:
         dispatch(desk)
         send_cancels(desk)
         adopt(desk)
