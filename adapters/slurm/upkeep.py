@@ -122,6 +122,7 @@ class SlurmUpkeep:
         pair = (expected.free[0], expected.free[1])
         try:
             for account, group in zip(pair, proof.GROUPS, strict=True):
+                self.close_account(account)  # ends what an interrupted proof may have left
                 self.open_account(account, group)
             proven, found = proof.judge(self._cross(pair, expected))
         except SiteError as error:

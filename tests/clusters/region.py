@@ -161,7 +161,7 @@ class Region:
     def write_site(self) -> Path:
         """Write the site's enrolment as an operator would."""
         cluster = self.cluster
-        accounts = ", ".join(json.dumps(account) for account in cluster.accounts)
+        accounts = ", ".join(json.dumps(account) for account in cluster.pool)
         file = self.folder / "site.toml"
         file.write_text(
             f"""# The site as the broker reaches it; files lie on the broker's machine.

@@ -166,12 +166,11 @@ def test_a_shared_site_takes_public_data_only(region: World) -> None:
 
 
 def test_a_site_with_problems_takes_nothing_until_it_is_well(region: World) -> None:
-    assert isinstance(region.scheduler, FakeScheduler)
-    region.scheduler.faults.away = True
+    region.upkeep.away = True
     region.post("olga", "/sites/teratec/check")
     problem = region.refused()
     assert "site teratec is not fit: it did not answer" in problem["detail"]
-    region.scheduler.faults.away = False
+    region.upkeep.away = False
     region.post("olga", "/sites/teratec/check")
     assert region.submit()["state"] == "held"
 

@@ -25,7 +25,7 @@ PARENT = "idf"
 GROUP = re.compile(r"idf-[a-z0-9][a-z0-9-]{0,40}", re.ASCII)
 LATE_S_MAX = 900
 END_S = 20.0
-DONE_ALREADY = ("nothing new added", "nothing modified", "nothing deleted", "already exist", "already a coordinator")
+DONE_ALREADY = ("nothing new added", "nothing deleted", "already exist", "already a coordinator")
 TRIALS = 3
 
 
@@ -35,18 +35,24 @@ class Failed(Exception):
 
 def upkeep(request: "Json", site: "Any") -> "Json":
     """Serve one request."""
-    what = request["what"]
-    if what == "facts":
+    if request["what"] == "facts":
         return facts(site)
+    try:
+        return change(request, site)
+    except Failed as failure:
+        return {"failed": str(failure)}
+    except gateway.Refused as refusal:
+        return {"refused": str(refusal)}
+
+
+def change(request: "Json", site: "Any") -> "Json":
+    """Make one change, unless it comes too late."""
     if site.shared:
         raise gateway.Refused("this site has one account for all: there is nothing to keep")
     left_s = float(request["not_after"]) - time.time()
     if not 0 < left_s < LATE_S_MAX:
         raise gateway.Refused("this request came too late, or one of the two clocks is wrong; nothing was done")
-    try:
-        return CHANGES[what](request, site)
-    except Failed as failure:
-        return {"failed": str(failure)}
+    return CHANGES[request["what"]](request, site)
 
 
 # ── accounts and associations ───────────────────────────────────────────────────────────────────────────
@@ -69,7 +75,8 @@ def sacctmgr(site: "Any", *words: str) -> str:
     """Run sacctmgr; that there is nothing left to do is as good."""
     done = site.run(["sacctmgr", "--immediate", "--noheader", "--parsable2", *words])
     said = f"{done['out']} {done['err']}"
-    if done["rc"] != 0 and not any(fine in said.lower() for fine in DONE_ALREADY):
+    missed = done["rc"] != 0 or "nothing modified" in said.lower()  # of something that is not there, it says 0
+    if missed and not any(fine in said.lower() for fine in DONE_ALREADY):
         raise Failed(f"sacctmgr {' '.join(words[:2])}: {' '.join(said.split())[:300]}")
     return str(done["out"])
 

@@ -15,6 +15,9 @@ from clusters.slurm.layout import INSIDE, PARTED, Layout
 LOGIN = "idf-broker"
 GROUP = "idf-projects"
 PROJECTS = ("idf001", "idf002", "idf003")
+"""Those that may run jobs from the start, for tests without a broker."""
+POOL = (*PROJECTS, "idf004", "idf005", "idf006")
+"""The last ones are left for a broker: it proves the isolation with two of them, and opens them to projects."""
 FIRST_UID = 47000
 ACCOUNT_FILES = ("passwd", "group", "shadow", "gshadow")
 
@@ -37,7 +40,7 @@ def current() -> Account:
 
 def of_cluster() -> tuple[Account, ...]:
     """The login account first, then the project accounts."""
-    names = (LOGIN, *PROJECTS)
+    names = (LOGIN, *POOL)
     return tuple(Account(name, FIRST_UID + number, INSIDE / "home" / name) for number, name in enumerate(names))
 
 
@@ -75,7 +78,7 @@ def installer(public_key: str, slurm_conf: str) -> list[str]:
     """Return what a site's root would type, as the cluster sees the paths."""
     at = f"{INSIDE}/installer/slurm/site"
     return [
-        "/bin/sh", f"{at}/install-gateway.sh", "--key", public_key, "--accounts", str(len(PROJECTS)),
+        "/bin/sh", f"{at}/install-gateway.sh", "--key", public_key, "--accounts", str(len(POOL)),
         "--uid", str(FIRST_UID), "--homes", f"{INSIDE}/home", "--into", f"{INSIDE}/site",
         "--slurm-conf", slurm_conf, "--places", f"{INSIDE}/etc/places",
     ]  # fmt: skip

@@ -43,7 +43,9 @@ class SlurmCluster:
     known_host: str
     """The host key: type and key."""
     accounts: tuple[str, ...]
-    """The project accounts."""
+    """The project accounts that may run jobs from the start."""
+    pool: tuple[str, ...]
+    """Those that a broker is told of; no job runs as them before it opens them."""
     slurm_conf: str
     """As the daemons and the jobs see it."""
     gateway: str
@@ -107,7 +109,7 @@ class SlurmCluster:
         except (OSError, ValueError) as error:
             raise ClusterError(f"no cluster is described in {folder}: {error}") from error
         described |= {key: Path(described[key]) for key in ("folder", "identity_file")}
-        described |= {key: tuple(described[key]) for key in ("accounts", "nodes")}
+        described |= {key: tuple(described[key]) for key in ("accounts", "pool", "nodes")}
         return cls(**described)
 
     def stop(self) -> None:

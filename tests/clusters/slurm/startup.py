@@ -73,6 +73,7 @@ def lay(name: str, folder: Path, reason: str, max_jobs: int) -> dict[str, Any]:
         "identity_file": folder / "client/id_ed25519",
         "known_host": host_key,
         "accounts": projects,
+        "pool": projects if reason else accounts.POOL[len(projects) :],
         "slurm_conf": str(layout.root / "etc/slurm.conf"),
         "gateway": str(layout.root / "site/idf-gateway"),
         "version": _version(),
