@@ -17,7 +17,7 @@ export PYTHONPATH := tests
 unexport PYTHONDONTWRITEBYTECODE
 export HYPOTHESIS_STORAGE_DIRECTORY := build/cache/hypothesis
 
-.PHONY: help demo up down test check coverage bench torture-all clean pins packages
+.PHONY: help demo up down test check coverage bench torture torture-all clean pins packages
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -52,8 +52,12 @@ checks: $(VENV)/.ready
 bench: packages $(VENV)/.ready ## Measure ours against the raw thing; BENCH=name for one.
 	$(BIN)/python tests/bench/run.py $(BENCH)
 
+torture: ROUNDS = 200
+torture: packages $(VENV)/.ready ## Rounds of faults on a real cluster, and their table; ROUNDS=200 unless you say otherwise.
+	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q --capture=no --timeout=36000 tests/integration/test_fault_rounds.py
+
 torture-all: packages packages-postgres $(VENV)/.ready ## Every fault test at its issue's full number of rounds.
-	IDF_TORTURE_ROUNDS=100 $(BIN)/python -m pytest -m torture --timeout=7200
+	IDF_TORTURE_ROUNDS=100 $(BIN)/python -m pytest -m torture --timeout=36000
 
 packages:
 	@sh tests/clusters/install-packages.sh python slurm

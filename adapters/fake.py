@@ -39,6 +39,8 @@ class FakeJob:
     batch: str
     attempts: list[Attempt]
     log: bytes = b""
+    runaway: bool = False
+    """Accounting alone shows it, at work."""
 
 
 @dataclass
@@ -133,6 +135,18 @@ class FakeScheduler:
         with self._lock:
             del self.jobs[self._named(name).site_job_id]
 
+    def set_limit(self, name: str, time_limit_s: int) -> None:
+        """Change a job's time limit behind the broker's back."""
+        with self._lock:
+            job = self._named(name)
+            job.spec = replace(job.spec, time_limit_s=time_limit_s)
+            self._change(job, time_limit_s=time_limit_s)
+
+    def lose_end(self, name: str) -> None:
+        """Let the queue forget a running job whose end accounting is never told: a runaway."""
+        with self._lock:
+            self._named(name).runaway = True
+
     # ── the port ──
 
     def submit(self, batch: str, specs: Sequence[JobSpec]) -> Mapping[str, Answer]:
@@ -168,6 +182,7 @@ class FakeScheduler:
                 raise Unreachable("the fake site is away")
             attempts: dict[str, tuple[Attempt, ...]] = {}
             absent = set()
+            runaways = set()
             for job in known:
                 seen = self.jobs.get(job.site_job_id)
                 ended = seen is not None and seen.attempts[-1].state.ended
@@ -177,8 +192,10 @@ class FakeScheduler:
                     absent.add(job.site_job_id)
                 else:
                     attempts[job.site_job_id] = tuple(map(self._with_elapsed, seen.attempts))
+                    if seen.runaway and not self.faults.accounting_away:
+                        runaways.add(job.site_job_id)
             warnings = ("the accounting database did not answer",) if self.faults.accounting_away else ()
-            return Observation(attempts, frozenset(absent), warnings)
+            return Observation(attempts, frozenset(absent), warnings, frozenset(runaways))
 
     def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
         """See the port."""

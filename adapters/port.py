@@ -13,6 +13,9 @@ from typing import Protocol
 
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
 
+UNLIMITED_S = 1 << 40
+"""A time limit that is none; longer than any that a scheduler can be asked for."""
+
 
 class AttemptState(StrEnum):
     """What a scheduler says of one attempt, in the project's words (docs/glossary.md)."""
@@ -132,6 +135,7 @@ class Attempt:
     nodes: tuple[str, ...] = ()
     """Their names, as far as the source tells. Whether nobody else could use them, no source tells in every release."""
     time_limit_s: int | None = None
+    """`UNLIMITED_S` where the scheduler says that there is none; None when the source does not tell."""
     exit_code: int | None = None
     signal: int | None = None
     reason: str = ""
@@ -148,6 +152,8 @@ class Observation:
     """Site job ids that both the queue and the accounting database do not know."""
     warnings: tuple[str, ...] = ()
     """What an operator must see: rows that could not be read, unknown states, accounting that is away."""
+    runaways: frozenset[str] = frozenset()
+    """Site job ids that the queue does not know and the accounting database shows at work: their end was never told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +238,6 @@ class Scheduler(Protocol):
 
 
 __all__ = [
-    "Absent", "Accepted", "Adoption", "Answer", "Attempt", "AttemptState", "JobSpec", "Known", "LogChunk",
-    "Observation", "Rejected", "Scheduler", "Sent", "SiteError", "SiteFacts", "Uncertain", "Unreachable",
+    "UNLIMITED_S", "Absent", "Accepted", "Adoption", "Answer", "Attempt", "AttemptState", "JobSpec", "Known",
+    "LogChunk", "Observation", "Rejected", "Scheduler", "Sent", "SiteError", "SiteFacts", "Uncertain", "Unreachable",
 ]  # fmt: skip

@@ -5,8 +5,8 @@ open with the reason shown: unknown is never zero, and one odd row never holds u
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -15,11 +15,12 @@ from sqlmodel import Session
 
 from accounting.errors import Unmeterable
 from accounting.meter import EndedAttempt, Owner, allocated_rate
-from adapters.port import Attempt, AttemptState, Known, Observation
+from adapters.port import UNLIMITED_S, Attempt, AttemptState, Known, Observation
 from broker.dispatch import Desk, job_name
 from broker.lifecycle import ENDED, JobState
 from broker.moves import Move, apply_moves, change_jobs, jobs
 from broker.settlement import charge, owner_of, settle_jobs
+from broker.top_ups import top_up_job
 from quotas.charging import Rule, rules_by_id
 from storage.tables import utcnow
 
@@ -30,17 +31,21 @@ _WATCHED = (
     jobs.c.id, jobs.c.state, jobs.c.reason, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.gpus,
     jobs.c.gpu_class, jobs.c.time_limit_s, jobs.c.started_at, jobs.c.cancel_requested_at, jobs.c.award_id,
     jobs.c.project_id, jobs.c.programme_id, jobs.c.site_id, jobs.c.weight_thousandths, jobs.c.exclusive,
-    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s,
+    jobs.c.charging_rule_id, jobs.c.rate_credits_per_s, jobs.c.held_credits, jobs.c.missing_since,
 )  # fmt: skip
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the jobs of a site are held to: the site's names of GPU classes, and the rules of their holds by id."""
+    """What the jobs of a site are held to."""
 
     gpu_types: Mapping[str, str]
+    """The site's names of GPU classes."""
     rules: Mapping[str | None, Rule]
+    """The rules of their holds, by id."""
+    now: datetime
+    lost_after_s: int
 
 
 @dataclass(slots=True)
@@ -52,9 +57,13 @@ class Changes:
     values: dict[str, Any] = field(default_factory=dict)
     ended: tuple[EndedAttempt, ...] = ()
     settles: bool = False
+    time_limit_s: int | None = None
+    """What its site raised its time limit to: the hold must grow, or the job must end."""
+    drift_s: int = 0
+    """How long accounting shows it at work beyond what its hold pays for, where nobody will ever tell its end."""
 
     def __bool__(self) -> bool:
-        return bool(self.moves or self.values or self.ended or self.settles)
+        return bool(self.moves or self.values or self.ended or self.settles or self.time_limit_s)
 
 
 def reconcile(desk: Desk) -> int:
@@ -90,16 +99,30 @@ def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
         terms = _terms(session, desk, rows)
         decided = [changes_of(row, observation, terms) for row in rows]
         apply_changes(session, [changes for changes in decided if changes], now)
+    for changes in decided:
+        if changes.drift_s:
+            log.warning("drift", site=desk.settings.name, job=changes.row.id, uncharged_s=changes.drift_s)
 
 
 def apply_changes(session: Session, decided: Sequence[Changes], now: datetime) -> None:
     """Write moves, then charges, then settlements; all of one write."""
     _apply_in_steps(session, [changes.moves for changes in decided], now)
     change_jobs(session, [(changes.row.id, changes.values) for changes in decided if changes.values])
+    for changes in decided:
+        if changes.time_limit_s is not None and changes.row.cancel_requested_at is None:
+            _top_up(session, changes.row, changes.time_limit_s, now)
     charge(session, {changes.row.id: (changes.row, changes.ended) for changes in decided if changes.ended}, now)
     settled = [changes.row for changes in decided if changes.settles]
     if settled:
         settle_jobs(session, settled, now)
+
+
+def _top_up(session: Session, row: Row[Any], time_limit_s: int, now: datetime) -> None:
+    refusal = top_up_job(session, row, time_limit_s, now)
+    if refusal is not None:
+        cause = f"its time limit was raised to {time_limit_s // 60} min where {row.time_limit_s // 60} are held: "
+        cause = (cause + refusal.detail)[:300]
+        change_jobs(session, [(row.id, {"cancel_requested_at": now, "cancel_cause": cause})])
 
 
 def _apply_in_steps(session: Session, moves: Sequence[Sequence[Move]], now: datetime) -> None:
@@ -109,14 +132,16 @@ def _apply_in_steps(session: Session, moves: Sequence[Sequence[Move]], now: date
 
 
 def _terms(session: Session, desk: Desk, rows: Sequence[Row[Any]]) -> Terms:
-    return Terms(desk.settings.gpu_types, rules_by_id(session.connection(), {row.charging_rule_id for row in rows}))
+    rules = rules_by_id(session.connection(), {row.charging_rule_id for row in rows})
+    return Terms(desk.settings.gpu_types, rules, utcnow(), desk.services.settings.lost_after_s)
 
 
 def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes:
     """Compare a job's row with what was seen of it. Pure."""
     changes = Changes(row)
     if row.site_job_id in observation.absent:
-        _lose(changes)
+        if _is_given_up(changes, terms):
+            _lose(changes, "neither the queue nor the accounting database of the site knows it")
         return changes
     attempts = observation.attempts.get(row.site_job_id, ())
     if not attempts:
@@ -127,6 +152,12 @@ def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes
     except Unmeterable as error:
         return _with_reason(Changes(row), str(error))
     newest = attempts[-1]
+    if row.site_job_id in observation.runaways:
+        if _is_given_up(changes, terms):
+            _end_runaway(changes, newest)
+        return changes
+    if row.missing_since is not None:
+        changes.values["missing_since"] = None
     if newest.state is AttemptState.UNKNOWN:
         changes.ended = ()
         return _with_reason(changes, f"the site reports a state that nobody knows: {newest.native_state}")
@@ -139,19 +170,38 @@ def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes
     return changes
 
 
-def _lose(changes: Changes) -> None:
-    cause = "neither the queue nor the accounting database of the site knows it"
+def _is_given_up(changes: Changes, terms: Terms) -> bool:
+    """Say whether a job that its site does not show has been missing for long enough; note since when it is."""
+    since = changes.row.missing_since or terms.now
+    until = since + timedelta(seconds=terms.lost_after_s)
+    if terms.now >= until:
+        return True
+    changes.ended = ()
+    if changes.row.missing_since is None:
+        changes.values["missing_since"] = since
+        _with_reason(changes, f"the site no longer shows it; the broker waits until {until:%H:%M:%S} UTC for it")
+    return False
+
+
+def _lose(changes: Changes, cause: str) -> None:
     if JobState(changes.row.state) not in ENDED:
-        changes.moves.append(
-            Move(
-                changes.row.id,
-                JobState(changes.row.state),
-                JobState.LOST,
-                cause,
-                {"reason": cause, "ended_at": utcnow()},
-            )
-        )
+        values = {"reason": cause[:1000], "ended_at": utcnow()}
+        changes.moves.append(Move(changes.row.id, JobState(changes.row.state), JobState.LOST, cause, values))
     changes.settles = True
+
+
+def _end_runaway(changes: Changes, newest: Attempt) -> None:
+    """Charge what its hold pays for, at most: a run without an end would be charged for ever (docs/rules.md)."""
+    row = changes.row
+    covered_s = min(newest.elapsed_s, row.held_credits // row.rate_credits_per_s)
+    changes.drift_s = newest.elapsed_s - covered_s
+    if newest.started_at is not None:
+        ended = _as_seen(newest)
+        ended_at = newest.started_at + timedelta(seconds=covered_s)
+        changes.ended = (*changes.ended, replace(ended, elapsed_s=covered_s, ended_at=ended_at))
+    cause = f"accounting shows it at work, the queue does not know it: a runaway, charged for {covered_s} s"
+    rest = f"; {changes.drift_s} s beyond its hold are drift, charged to nobody" if changes.drift_s else ""
+    _lose(changes, cause + rest)
 
 
 def _follow(changes: Changes, newest: Attempt) -> None:
@@ -226,8 +276,10 @@ def _watch_size(changes: Changes, newest: Attempt, owner: Owner, gpu_types: Mapp
         )
     elif any(name != expected for name in newest.gpu_types):
         cause = f"the site allocated {', '.join(sorted(newest.gpu_types))} where {expected} is held"
+    elif newest.time_limit_s == UNLIMITED_S:
+        cause = f"its time limit was taken away where {row.time_limit_s // 60} min are held"
     elif newest.time_limit_s is not None and newest.time_limit_s > row.time_limit_s:
-        cause = f"its time limit was raised to {newest.time_limit_s // 60} min where {row.time_limit_s // 60} are held"
+        changes.time_limit_s = newest.time_limit_s
     if cause is not None and row.cancel_requested_at is None:
         changes.values |= {"cancel_requested_at": utcnow(), "cancel_cause": cause}
 

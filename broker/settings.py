@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     """How long a held job waits at most where its submission did not wake the worker itself."""
     dispatch_timeout_s: int = Field(default=60, ge=5)
     """How long a batch may take at the site before it starts no further job."""
+    lost_after_s: int = Field(default=300, ge=0)
+    """How long a site must say that it does not know a job any more, until the broker gives it up."""
     dispatch_batch_max: int = Field(default=500, ge=1, le=2000)
     recheck_days: int = Field(default=3, ge=0, le=30)
     """How long after its settlement a job is observed again, each hour, for late or revised usage; 0: never."""

@@ -19,7 +19,7 @@ from quotas.ledger import Posting
 from quotas.models import Hold
 from quotas.posting import post_all
 
-_holds: Table = Hold.__table__  # type: ignore[attr-defined]
+holds: Table = Hold.__table__  # type: ignore[attr-defined]
 
 
 def end_unsent(session: Session, rows: Sequence[Row[Any]], state: JobState, cause: str, now: datetime) -> None:
@@ -68,7 +68,7 @@ def settle_jobs(session: Session, rows: Sequence[Row[Any]], now: datetime) -> No
 
 def holds_left(session: Session, job_ids: Sequence[str]) -> dict[str, HoldLeft]:
     """Return what is left of each job's hold, by job id."""
-    return {hold.id: _left(hold) for hold in session.execute(select_columns(*_holds.c).where(_holds.c.id.in_(job_ids)))}
+    return {hold.id: _left(hold) for hold in session.execute(select_columns(*holds.c).where(holds.c.id.in_(job_ids)))}
 
 
 def _left(hold: Row[Any]) -> HoldLeft:

@@ -58,6 +58,18 @@ def open_hold(
     return Posting(movements=movements, holds=(row,), rows=rows, guards=guards)
 
 
+def top_up(job_id: str, award: Side, contract: Side | None, time_limit_s: int) -> Posting:
+    """Set further credits aside for a job that was given more time: available → held, both sides or neither.
+
+    The transfers' ids name the new limit, so a replay is a no-op.
+    """
+    movements = tuple(
+        _movement(prefix, "hold", f"{job_id}/{time_limit_s}", side, ("available", "held"), side.amount, job_id)
+        for prefix, side in _sides(award, contract)
+    )
+    return Posting(movements=movements, top_ups={job_id: Draw(award.amount, contract.amount if contract else 0)})
+
+
 def settle(
     left: HoldLeft,
     charge: int,

@@ -44,6 +44,16 @@ _STANDING = (_transfers.c.id, _transfers.c.debit_id, _transfers.c.credit_id, _tr
 _BALANCES = (_accounts.c.id, _accounts.c.kind, _accounts.c.balance)
 _REMAINING = (_holds.c.id, _holds.c.remaining, _holds.c.contract_remaining)
 _locked_head = select(_head.c.sequence, _head.c.hash).with_for_update()
+_top_up = (
+    update(_holds)
+    .where(_holds.c.id == bindparam("key"))
+    .values(
+        amount=_holds.c.amount + bindparam("more"),
+        remaining=_holds.c.remaining + bindparam("more"),
+        contract_amount=_holds.c.contract_amount + bindparam("contract_more"),
+        contract_remaining=_holds.c.contract_remaining + bindparam("contract_more"),
+    )
+)
 _set_head = update(_head).values(sequence=bindparam("new_sequence"), hash=bindparam("new_hash"))
 
 _SHORT: dict[str, type[QuotaError]] = {
@@ -107,6 +117,8 @@ class Posting:
     """New rows of `hold`."""
     draws: Mapping[str, Draw] = field(default_factory=dict)
     """By hold id."""
+    top_ups: Mapping[str, Draw] = field(default_factory=dict)
+    """By hold id: what is set aside further."""
     rows: tuple[tuple[Table, Mapping[str, Any]], ...] = ()
     """Rows of the caller's own tables, written in this order."""
     guards: tuple[Guard, ...] = ()
@@ -293,6 +305,10 @@ class _Group:
         update_column(self._connection, _holds.c.remaining, {id_: self._remaining[id_].amount for id_ in drawn})
         sides = {id_: self._remaining[id_].contract_amount for id_ in drawn if id_ in self._two_sided}
         update_column(self._connection, _holds.c.contract_remaining, sides)
+        top_ups = [pair for posting in self._accepted for pair in posting.top_ups.items()]
+        if top_ups:
+            rows = [{"key": id_, "more": more.amount, "contract_more": more.contract_amount} for id_, more in top_ups]
+            self._connection.execute(_top_up, rows)
         self._connection.execute(_set_head, {"new_sequence": self._sequence, "new_hash": self._hash})
 
     def _links(self, at: datetime) -> list[dict[str, Any]]:

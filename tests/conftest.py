@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clusters.slurm.cluster import SlurmCluster
 
     from adapters.slurm import SlurmSsh
+    from adapters.slurm.pyslurm_site import SlurmPyslurm
 
 _numbers = count()
 
@@ -152,6 +153,16 @@ def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSs
     yield make
     for scheduler in made:
         scheduler.close()
+
+
+@pytest.fixture
+def pyslurm_site(slurm_cluster: "SlurmCluster") -> "Callable[..., SlurmPyslurm]":
+    """Make schedulers by pyslurm for the cluster, on whose machine the child runs as the login account."""
+    from clusters.slurm import pyslurm
+
+    if reason := pyslurm.missing(slurm_cluster):
+        pytest.skip(reason)
+    return lambda **bounds: pyslurm.site(slurm_cluster, **bounds)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -323,6 +323,20 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert outcome is (AwardTooSmall if short[0] == award.id else ContractTooSmall), outcome
 
     @precondition(lambda self: self._jobs(released=False))
+    @rule(number=picks, more=st.tuples(amounts, amounts))
+    def top_up(self, number: int, more: tuple[int, int]) -> None:
+        jobs = self._jobs(released=False)
+        job = jobs[number % len(jobs)]
+        award, *contract = [holds.Side(side.owner_id, each, 1000) for side, each in zip(job.sides, more, strict=False)]
+        posting = holds.top_up(job.id, award, contract[0] if contract else None, next(self.numbers))
+        short = [side for side in (award, *contract) if side.amount > self.model.available(side.owner_id)]
+        if short:
+            assert self._post(posting) == [AwardTooSmall if short[0] is award else ContractTooSmall]
+        else:
+            assert self._post(posting) == [Done.POSTED]
+            self.model.top_up(job, more)
+
+    @precondition(lambda self: self._jobs(released=False))
     @rule(number=picks, charge=st.tuples(charges, charges))
     def settle(self, number: int, charge: tuple[int, int]) -> None:
         jobs = self._jobs(released=False)

@@ -79,6 +79,12 @@ class Model:
             self.move(f"available:{side.owner_id}", f"held:{side.owner_id}", side.left)
         self.jobs.append(job)
 
+    def top_up(self, job: ModelJob, more: tuple[int, int]) -> None:
+        for side, amount in zip(job.sides, more, strict=False):
+            self.move(f"available:{side.owner_id}", f"held:{side.owner_id}", amount)
+            side.held += amount
+            side.left += amount
+
     def settle(self, job: ModelJob, charges: list[int]) -> None:
         for side, charge in zip(job.sides, charges, strict=False):
             covered = charge if charge < side.left else side.left

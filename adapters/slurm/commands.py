@@ -20,8 +20,9 @@ from adapters.slurm.wrapper import batch_script, sbatch_flags
 from adapters.upkeep import Expected, Severity
 
 VERSION = 1
-CLOCK_SKEW_S = 300
-"""munge itself refuses a clock further off; it also is how long it lets a request be on its way."""
+CLOCK_SKEW_S = 86_400
+"""How far the broker's clock may be from the site's. Names are unique for ever and ids for years, so a wide margin
+costs nothing; with a narrow one, a broker whose clock was an hour fast did not know its own jobs again."""
 
 Json = dict[str, Any]
 

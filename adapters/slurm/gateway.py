@@ -28,7 +28,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Pattern, Set, Tuple
+    from typing import Any, Callable, Dict, Iterator, List, Pattern, Set, Tuple
 
     Json = Dict[str, Any]
 
@@ -193,6 +193,7 @@ class Site:
         }  # fmt: skip
         os.environ.clear()
         os.environ.update(self.env)
+        self.program = [os.path.realpath(__file__)]
         self.ends = {}  # type: Dict[int, float]
         signal.signal(signal.SIGALRM, self.tick)
         signal.setitimer(signal.ITIMER_REAL, 1, 1)
@@ -451,7 +452,7 @@ def ask_accounts(parts: "Dict[str, Json]", data_bytes: int, site: Site) -> None:
 
 def start_account(account: str, part: "Json", data_bytes: int, site: Site) -> int:
     """Start this gateway as a project account; return the end of the pipe where its answers come out."""
-    argv = ["sudo", "-n", "-u", account, os.path.realpath(__file__), "account"]
+    argv = ["sudo", "-n", "-u", account, *site.program, "account"]
     answers, theirs = os.pipe()
     request = frame(part, data_bytes)
     stdin, ours = os.pipe() if data_bytes else (scratch(request), -1)
@@ -578,10 +579,10 @@ def upkeep(request: "Json", site: Site) -> "Json":
 AS_LOGIN = {"observe": observe, "look_up": look_up, "check": check, "upkeep": upkeep}
 
 
-def main(as_account: bool) -> int:
-    """Serve one request."""
+def main(as_account: bool, its_site: "Callable[[], Site]" = Site) -> int:
+    """Serve one request. A program that does a site's commands in another way brings its own `Site`."""
     os.umask(0o077)
-    site = Site()
+    site = its_site()
     os.chdir(site.home)
     mark, failed = b"" if as_account else b"* ", "refused"
     try:

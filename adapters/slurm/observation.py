@@ -17,7 +17,8 @@ class Observe:
 
     A job that the queue shows at work is as the queue says. The end of one is told by accounting alone, since
     the charge comes from there: until accounting has it, nothing was learnt. Absent is a job that neither
-    knows, when both answered and the controller has nothing left to tell accounting.
+    knows, when both answered and the controller has nothing left to tell accounting. A runaway is one that accounting
+    alone shows, and at work.
     """
 
     def __init__(self, known: Sequence[Known], cluster: str) -> None:
@@ -41,13 +42,16 @@ class Observe:
         complete = all(part["rc"] == 0 for part in site["accounting"]) and site.get("rows_not_written") == 0
         attempts: dict[str, tuple[Attempt, ...]] = {}
         absent: set[str] = set()
+        runaways: set[str] = set()
         for job in self._known:
             seen = self._one(job, queue.get(job.site_job_id, ()), accounting.get(job.site_job_id, ()))
             if seen:
                 attempts[job.site_job_id] = seen
+                if complete and job.site_job_id not in queue and _is_at_work(seen[-1]):
+                    runaways.add(job.site_job_id)
             elif complete and job.site_job_id not in queue and job.site_job_id not in accounting:
                 absent.add(job.site_job_id)
-        return Observation(attempts, frozenset(absent), tuple(self._warnings))
+        return Observation(attempts, frozenset(absent), tuple(self._warnings), frozenset(runaways))
 
     def _accounting(self, site: Json) -> tuple[list[Row], list[str]]:
         rows: list[Row] = []
@@ -106,6 +110,10 @@ class Observe:
                 self._warnings.append(f"job {job.site_job_id} is in a state that is not known: {row.native_state!r}")
             attempts[attempt.source_key] = attempt
         return tuple(sorted(attempts.values(), key=lambda attempt: attempt.submitted_at))
+
+
+def _is_at_work(attempt: Attempt) -> bool:
+    return attempt.state in (AttemptState.QUEUED, AttemptState.RUNNING)
 
 
 def _is_half_told(row: Row) -> bool:

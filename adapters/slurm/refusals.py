@@ -64,6 +64,15 @@ Invalid time-min specification (exceeds job's time or other limits)
 Environment is missing in job
 Invalid preferred feature specification
 Time limit specification required, but not provided
+Job cannot be submitted without the current working directory specified.
+Invalid container id specified
+Invalid or unknown association
+Invalid QOS specification, relative QOS can only be used in a single partition per cluster.
+Invalid extra constraints specification
+RestrictedCoresPerGPU: Not enough unique cores per GPU
+RestrictedCoresPerGPU: Missing core topology for GPUs
+RestrictedCoresPerGPU: No GPUs configured on node
+Requested topology configuration is not available
 """.splitlines()
 )
 NOT_NOW = frozenset(
@@ -77,6 +86,8 @@ Required partition not available (inactive or drain)
 Partition in DOWN state
 System submissions disabled
 Controller is in standby mode, try a different controller
+Licenses currently unavailable
+MaxJobCount limit reached
 """.splitlines()
 )
 NOT_SENT = frozenset({"Unable to contact slurm controller (connect failure)"})

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from adapters.port import Attempt, AttemptState
+from adapters.port import UNLIMITED_S, Attempt, AttemptState
 from adapters.slurm.states import Tres, attempt_state, parse_tres
 
 NODES_MAX = 4096
@@ -90,7 +90,7 @@ def _queue_row(field: dict[str, str]) -> Row:
         started_at=_moment(field["StartTime"]) if begun else None,
         ended_at=_moment(field["EndTime"]) if state.ended else None,
         elapsed_s=_clock(field["TimeUsed"]) or 0, tres=parse_tres(field["tres-alloc"]) if begun else Tres(),
-        time_limit_s=_clock(field["TimeLimit"]), nodes=host_list(field["NodeList"]) if begun else (),
+        time_limit_s=_limit(field["TimeLimit"]), nodes=host_list(field["NodeList"]) if begun else (),
         reason="" if field["Reason"] == "None" else field["Reason"],
     )  # fmt: skip
 
@@ -98,16 +98,22 @@ def _queue_row(field: dict[str, str]) -> Row:
 def _accounting_row(field: dict[str, str]) -> Row:
     native, ended_at = field["State"], _moment(field["End"])
     code, _, signal = field["ExitCode"].partition(":")
-    minutes = field["TimelimitRaw"]
     return Row(
         job=field["JobID"], name=field["JobName"], user=field["User"], work_folder=field["WorkDir"],
         state=attempt_state(native, over=ended_at is not None), native_state=native,
         submitted_at=_moment(field["Submit"]), started_at=_moment(field["Start"]), ended_at=ended_at,
         elapsed_s=int(field["ElapsedRaw"] or 0), tres=parse_tres(field["AllocTRES"]),
-        time_limit_s=int(minutes) * 60 if minutes.isdigit() else None, nodes=host_list(field["NodeList"]),
+        time_limit_s=_limit(field["TimelimitRaw"]), nodes=host_list(field["NodeList"]),
         reason="" if field["Reason"] == "None" else field["Reason"],
         exit_code=int(code) if code else None, signal=int(signal) or None if signal else None,
     )  # fmt: skip
+
+
+def _limit(word: str) -> int | None:
+    """Read a time limit: minutes from sacct, a clock from squeue."""
+    if word.upper() == "UNLIMITED":
+        return UNLIMITED_S
+    return int(word) * 60 if word.isdigit() else _clock(word)
 
 
 def _moment(word: str) -> datetime | None:

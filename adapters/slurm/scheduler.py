@@ -1,24 +1,24 @@
-"""The port for a Slurm site that is reached over SSH, through the gateway that lies there."""
+"""The port for a Slurm site whose gateway is asked: over SSH, or in a process beside the broker (pyslurm_site.py)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from adapters.errors import Rejected, Uncertain, Unreachable
 from adapters.port import Adoption, Answer, JobSpec, Known, LogChunk, Observation, Sent, SiteFacts
 from adapters.slurm.commands import Adopt, Cancel, Check, PutSnapshot, ReadLog, Reply, Submit, frame
 from adapters.slurm.observation import Observe
+from adapters.slurm.ssh import Answer as Said
 from adapters.slurm.ssh import SshConnection, SshSettings
 
 
-@dataclass(frozen=True, slots=True)
-class SlurmSettings:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
     """What is known of a Slurm site, and how long and how large anything asked of it may become."""
 
     cluster: str
     """Slurm's own name of the cluster: part of every attempt's identity."""
-    ssh: SshSettings
     parallel: int = 8
     """How many sbatch a batch runs at one time."""
     submit_s_max: int = 60
@@ -36,13 +36,37 @@ class SlurmSettings:
     snapshot_bytes_a_second_min: int = 1 << 20
 
 
-class SlurmSsh:
-    """A Slurm site over SSH. Safe to share between threads."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmSettings(Bounds):
+    """A Slurm site that is reached over SSH."""
 
-    def __init__(self, settings: SlurmSettings) -> None:
+    ssh: SshSettings
+
+
+class Connection(Protocol):
+    """A way to a gateway."""
+
+    def ask(self, request: bytes, limit_s: float, data: BinaryIO | None = None) -> Said:
+        """Hand a request and its data over whole, and return what the gateway said.
+
+        Raises:
+            Unreachable: it was not handed over; nothing happened.
+            Uncertain: it was, and no answer came.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class ThroughGateway:
+    """A Slurm site through its gateway. Safe to share between threads."""
+
+    def __init__(self, settings: Bounds, calls: Connection, logs: Connection) -> None:
         self._settings = settings
-        self._calls = SshConnection(settings.ssh)
-        self._logs = SshConnection(settings.ssh)  # people who wait for a line must not hold up the broker
+        self._calls = calls
+        self._logs = logs  # people who wait for a line must not hold up the broker
 
     def submit(self, batch: str, specs: Sequence[JobSpec]) -> Mapping[str, Answer]:
         """See the port."""
@@ -121,7 +145,7 @@ class SlurmSsh:
             return command.all(error)
 
     def _learn(
-        self, request: dict[str, Any], limit_s: float | None = None, connection: SshConnection | None = None,
+        self, request: dict[str, Any], limit_s: float | None = None, connection: Connection | None = None,
         data: BinaryIO | None = None, data_bytes: int = 0,
     ) -> Reply:  # fmt: skip
         """Ask a question; a repeat does no harm, so that no answer is no more than that.
@@ -135,3 +159,10 @@ class SlurmSsh:
         except Uncertain as error:
             raise Unreachable(error.reason) from error
         return Reply.read(answer.output, answer.error)
+
+
+class SlurmSsh(ThroughGateway):
+    """A Slurm site over SSH."""
+
+    def __init__(self, settings: SlurmSettings) -> None:
+        super().__init__(settings, SshConnection(settings.ssh), SshConnection(settings.ssh))

@@ -87,6 +87,8 @@ class Job(SQLModel, table=True):
     cancel_requested_at: datetime | None = moment(nullable=True)
     cancel_cause: str | None = Field(default=None, max_length=300)
     cancel_sent_at: datetime | None = moment(nullable=True)
+    missing_since: datetime | None = moment(nullable=True)
+    """Since when the site's queue and accounting, both of which answered, do not show it as they should."""
     started_at: datetime | None = moment(nullable=True)
     ended_at: datetime | None = moment(nullable=True)
     settled_at: datetime | None = moment(nullable=True)

@@ -18,7 +18,7 @@ packages_of() {
     case $1 in
         slurm)
             echo slurmctld slurmd slurmdbd slurmrestd slurm-client slurm-wlm-jwt-plugin
-            echo mariadb-server munge openssh-server openssh-client sudo util-linux procps python3
+            echo mariadb-server munge openssh-server openssh-client sudo util-linux procps python3 libfaketime
             ;;
         postgres) echo postgresql ;;
         python) echo python3 python3-venv ;;

@@ -37,6 +37,8 @@ class Region:
     port: int
     database_url: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    ssh_port: int | None = None
+    """Where the site is reached, if not at its own port."""
     broker: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -168,7 +170,7 @@ class Region:
 name = "{cluster.name}"
 cluster = "{cluster.name}"
 host = "{cluster.host}"
-port = {cluster.ssh_port}
+port = {self.ssh_port or cluster.ssh_port}
 login = "{cluster.login}"
 identity_file = "{cluster.identity_file}"
 host_key = "{cluster.known_host}"

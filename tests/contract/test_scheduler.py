@@ -1,4 +1,4 @@
-"""What every scheduler promises, asked of the one in memory and of a real Slurm over SSH."""
+"""What every scheduler promises, asked of the one in memory and of a real Slurm, over SSH and by pyslurm."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -94,12 +94,15 @@ class SlurmGround:
         return datetime.now(UTC)
 
 
-@pytest.fixture(params=["fake", pytest.param("slurm", marks=pytest.mark.cluster)])
+REAL = {"slurm": "slurm_site", "pyslurm": "pyslurm_site"}
+
+
+@pytest.fixture(params=["fake", *(pytest.param(name, marks=pytest.mark.cluster) for name in REAL)])
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     if request.param == "fake":
         yield FakeGround()
         return
-    make: Callable[..., Any] = request.getfixturevalue("slurm_site")
+    make: Callable[..., Any] = request.getfixturevalue(REAL[request.param])
     yield SlurmGround(make(), request.getfixturevalue("slurm_cluster").accounts[0])
 
 

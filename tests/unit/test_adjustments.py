@@ -135,6 +135,7 @@ def test_a_job_that_was_lost_and_is_found_again_is_charged(region: World) -> Non
     job_id = start(region)
     job = next(job for job in fake(region).jobs.values() if job.spec.name == job_name(job_id))
     fake(region).forget(job_name(job_id))
+    region.services.settings.lost_after_s = 0
     region.step()
     assert (region.job(job_id)["state"], money(region)) == ("lost", (0, 0, 0))
     fake(region).jobs[job.site_job_id] = job

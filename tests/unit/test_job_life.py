@@ -1,17 +1,26 @@
 """A job's whole life in the broker, over a scheduler in memory, on both databases."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from world import HOUR, World, world
 
 from adapters.fake import FakeScheduler
-from adapters.port import AttemptState
+from adapters.port import UNLIMITED_S, AttemptState
 from broker.adopt import forget_leases
 from broker.dispatch import dispatch, job_name
+from broker.models import Job
+from broker.moves import jobs
+from broker.recheck import recheck
 from broker.reconcile import reconcile
+from broker.top_ups import top_up_job
+from quotas.models import Account, Hold
+from storage.tables import utcnow
 
 
 @pytest.fixture
@@ -172,9 +181,112 @@ def test_a_job_that_nobody_knows_is_lost_and_its_hold_released(region: World) ->
     region.step()
     site(region).forget(job_name(job["id"]))
     region.step()
+    waiting = region.job(job["id"])
+    assert (waiting["state"], waiting["settled_at"]) == ("queued", None), "one look is not enough"
+    assert "the site no longer shows it" in waiting["reason"]
+    missing_for(region, job["id"], 299)
+    region.step()
+    assert region.job(job["id"])["state"] == "queued"
+    missing_for(region, job["id"], 300)
+    region.step()
     done = region.job(job["id"])
     assert (done["state"], done["charged_credits"]) == ("lost", 0)
     assert region.award()["available_credits"] == 100 * HOUR
+
+
+def test_a_job_that_comes_back_is_not_missing_any_more(region: World) -> None:
+    job = region.submit()
+    region.step()
+    hidden = site(region).jobs.pop(region.job(job["id"])["site_job_id"])
+    region.step()
+    missing_for(region, job["id"], 1000)
+    site(region).jobs[hidden.site_job_id] = hidden
+    region.step()
+    del site(region).jobs[hidden.site_job_id]
+    region.step()
+    assert region.job(job["id"])["state"] == "queued", "it is missing since now, not since then"
+
+
+@pytest.mark.parametrize(("ran_s", "covered_s"), [(600, 600), (90_000, 3660)])
+def test_a_runaway_is_charged_to_its_hold_and_the_rest_is_drift(region: World, ran_s: int, covered_s: int) -> None:
+    job = running(region)
+    site(region).lose_end(job_name(job["id"]))
+    site(region).jobs[job["site_job_id"]].spec = replace(site(region).jobs[job["site_job_id"]].spec, time_limit_s=10**6)
+    site(region).advance(ran_s)
+    region.step()
+    assert region.job(job["id"])["state"] == "running"
+    missing_for(region, job["id"], 300)
+    region.step()
+    done = region.job(job["id"])
+    assert (done["state"], done["charged_credits"]) == ("lost", covered_s * 2000)
+    assert ("drift" in done["reason"]) == (ran_s > covered_s)
+    assert region.award()["overrun_credits"] == 0
+    site(region).jobs[job["site_job_id"]].runaway = False
+    site(region).finish(job_name(job["id"]))
+    assert recheck(region.desk()) == (ran_s > covered_s), "once its end is told, what it used is charged after all"
+    assert region.job(job["id"])["charged_credits"] == ran_s * 2000
+
+
+def test_a_raised_time_limit_is_held_too_and_charged_from_the_hold(region: World) -> None:
+    job = running(region)
+    left = region.award()["available_credits"]
+    site(region).set_limit(job_name(job["id"]), 7200)
+    region.step()
+    region.step()
+    longer = region.job(job["id"])
+    assert (longer["time_limit_s"], longer["held_credits"]) == (7200, (7200 + 60) * 2000)
+    assert region.award()["available_credits"] == left - 3600 * 2000
+    assert longer["events"][-1]["cause"] == "the site raised its time limit to 120 min: 2 h more are held"
+    assert region.faults() == []
+    site(region).advance(7000)
+    site(region).finish(job_name(job["id"]))
+    region.step()
+    assert region.job(job["id"])["charged_credits"] == 7000 * 2000
+    award = region.award()
+    assert (award["overrun_credits"], award["held_credits"]) == (0, 0)
+
+
+def test_a_hold_without_a_contract_grows_alone(region: World) -> None:
+    """As one that was made before there were contracts."""
+    job = running(region)
+    with region.services.database.write() as session:
+        hold = session.get_one(Hold, job["id"])
+        hold.contract_id = hold.contract_amount = hold.contract_remaining = hold.contract_weight_thousandths = None
+        session.flush()
+        row = session.execute(select(*jobs.c).where(jobs.c.id == job["id"])).one()
+        assert top_up_job(session, row, 7200, utcnow()) is None
+        assert (hold.award_id, session.get_one(Account, f"held:{hold.award_id}").balance) == (
+            row.award_id, (7200 + 60) * 2000
+        )  # fmt: skip
+        session.rollback()
+
+
+@pytest.mark.parametrize(("limit_s", "cause"), [(10**6, "was raised to 16666 min"), (None, "taken away")])
+def test_a_time_limit_that_nobody_pays_for_ends_the_job(region: World, limit_s: int | None, cause: str) -> None:
+    job = running(region)
+    site(region).set_limit(job_name(job["id"]), limit_s or UNLIMITED_S)
+    region.step()
+    with region.services.database.read() as session:
+        asked = session.get_one(Job, job["id"])
+    assert cause in str(asked.cancel_cause)
+    assert (asked.time_limit_s, asked.held_credits) == (3600, 3660 * 2000)
+    region.step()
+    region.step()
+    assert region.job(job["id"])["state"] == "cancelled"
+    assert region.award()["held_credits"] == 0
+
+
+def running(region: World) -> Any:
+    job = region.submit()
+    region.step()
+    site(region).advance(0)
+    region.step()
+    return region.job(job["id"])
+
+
+def missing_for(region: World, job_id: str, seconds: int) -> None:
+    with region.services.database.write() as session:
+        session.get_one(Job, job_id).missing_since = utcnow() - timedelta(seconds=seconds)
 
 
 def test_each_attempt_of_a_requeued_job_is_charged(region: World) -> None:

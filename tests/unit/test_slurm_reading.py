@@ -1,12 +1,24 @@
-"""Reading what a real Slurm 22.05 said (tests/recordings), and what it might say one day."""
+"""Reading what real Slurms said (tests/recordings, one folder a release), and what one might say one day."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from adapters.port import Absent, Accepted, AttemptState, JobSpec, Known, Rejected, Sent, Uncertain, Unreachable
+from adapters.port import (
+    UNLIMITED_S,
+    Absent,
+    Accepted,
+    AttemptState,
+    JobSpec,
+    Known,
+    Rejected,
+    Sent,
+    Uncertain,
+    Unreachable,
+)
 from adapters.slurm.commands import Adopt, Cancel, Check, Reply, Submit, submitted
 from adapters.slurm.observation import Observe
 from adapters.slurm.refusals import why_not
@@ -22,8 +34,21 @@ JOBS = {"succeeded": "1", "failed": "2", "signalled": "3", "timed-out": "4", "ca
 
 
 @pytest.fixture(params=RELEASES)
-def recorded(request: pytest.FixtureRequest) -> Callable[[str], bytes]:
-    return lambda name: (RECORDINGS / request.param / f"{name}.txt").read_bytes()
+def release(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def recorded(release: str) -> Callable[[str], bytes]:
+    return lambda name: (RECORDINGS / release / f"{name}.txt").read_bytes()
+
+
+def without_its_end(said: bytes, elapsed_s: int = 1) -> bytes:
+    """Accounting's row of the first job, as one whose end it does not know."""
+    row = re.compile(rb'(?<=["n])(1\|[A-Z]+\|idf001\|\d+\|\d+\|)\d+\|\d+(\|10\|0:0)')
+    changed, times = row.subn(rb"\g<1>Unknown|%d\2" % elapsed_s, said)
+    assert times == 1
+    return changed
 
 
 def known(word: str, site_job_id: str = "") -> Known:
@@ -72,6 +97,21 @@ def test_a_requeued_job_has_two_attempts(recorded: Callable[[str], bytes]) -> No
     assert first.source_key != second.source_key
 
 
+def test_a_job_that_25_11_expedites_waits_again(release: str, recorded: Callable[[str], bytes]) -> None:
+    """It failed, and its epilog decides whether it runs again at once: no end, whatever its last run ended with."""
+    if tuple(map(int, release.split("."))) < (25, 11):
+        pytest.skip(f"Slurm {release} expedites nothing")
+    said = recorded("expediting")
+    number = re.search(rb'"out":"(\d+)\|EXPEDITING', said)
+    assert number is not None
+    seen = observe(said, Known("idf-expediting", "idf001", number[1].decode(), LONG_AGO))
+    *before, last = seen.attempts[number[1].decode()]
+    assert (last.state, last.native_state) == (AttemptState.QUEUED, "EXPEDITING")
+    assert [run.native_state for run in before] == ["REQUEUED"] * len(before) != []
+    assert all(run.elapsed_s > 0 and run.state.ended for run in before), "each of its runs is metered"
+    assert seen.warnings == ()
+
+
 def test_what_neither_knows_is_absent_only_when_both_could_tell(recorded: Callable[[str], bytes]) -> None:
     said, nobody = recorded("observe"), known("nobody", "99999999")
     assert observe(said, nobody).absent == {"99999999"}
@@ -85,22 +125,33 @@ def test_what_neither_knows_is_absent_only_when_both_could_tell(recorded: Callab
 
 
 def test_the_end_waits_for_accounting(recorded: Callable[[str], bytes]) -> None:
-    lagging = (
-        recorded("observe")
-        .replace(b"1|COMPLETED|idf001|", b"1|RUNNING|idf001|")
-        .replace(b"|1795403459|1|10|0:0", b"|Unknown|1|10|0:0")
-    )
+    lagging = without_its_end(recorded("observe")).replace(b"1|COMPLETED|idf001|", b"1|RUNNING|idf001|")
     seen = observe(lagging, known("succeeded"))
     assert not seen.attempts
     assert not seen.absent
 
 
+def test_a_runaway_is_at_work_in_accounting_alone(recorded: Callable[[str], bytes]) -> None:
+    """The queue forgot the job, the controller has nothing left to tell, and accounting never heard of its end."""
+    said = (
+        recorded("observe")
+        .replace(b"\\n1|COMPLETED|0|", b"\\n99|COMPLETED|0|")
+        .replace(b"1|COMPLETED|idf001|", b"1|RUNNING|idf001|")
+        .replace(b"|1795403459|1|10|0:0", b"|Unknown|4000|10|0:0")
+    )
+    seen = observe(said, known("succeeded"), known("running"))
+    assert seen.runaways == {"1"}
+    assert (seen.attempts["1"][-1].state, seen.attempts["1"][-1].elapsed_s) == (AttemptState.RUNNING, 4000)
+    behind = said.replace(b'"rows_not_written":0', b'"rows_not_written":7')
+    assert not observe(behind, known("succeeded")).runaways, "its end may be on its way"
+
+
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_an_end_without_its_time_is_no_end_yet(recorded: Callable[[str], bytes], forgotten: bool) -> None:
     """Right after slurmdbd came back a row says COMPLETED with an unknown end, and its time still grows."""
-    said = recorded("observe").replace(b"|1795403459|1|10|0:0", b"|Unknown|7|10|0:0")
+    said = without_its_end(recorded("observe"), elapsed_s=7)
     assert b"1|COMPLETED|idf001|" in said
-    seen = observe(said.replace(b"1|COMPLETED|1|", b"99|COMPLETED|1|") if forgotten else said, known("succeeded"))
+    seen = observe(said.replace(b"\\n1|COMPLETED|0|", b"\\n99|COMPLETED|0|") if forgotten else said, known("succeeded"))
     assert not seen.attempts
     assert not seen.absent
 
@@ -244,11 +295,13 @@ def test_recorded_cancelling(recorded: Callable[[str], bytes]) -> None:
     assert isinstance(answers["c"], Rejected)
 
 
-def test_a_recorded_site_is_fit_for_use_until_something_is_missing(recorded: Callable[[str], bytes]) -> None:
+def test_a_recorded_site_is_fit_for_use_until_something_is_missing(
+    recorded: Callable[[str], bytes], release: str
+) -> None:
     said = recorded("check")
     facts = Check().read(Reply.read(said))
     assert (facts.cluster, facts.problems) == ("recorded", ())
-    assert "22.05" in facts.scheduler
+    assert release in facts.scheduler
     for setting in (b"gres/gpu", b"disable_token_creation", b"safe", b"jobs,"):
         assert Check().read(Reply.read(said.replace(setting, b""))).problems
 
@@ -357,4 +410,4 @@ def test_a_separator_in_the_last_field_cuts_nothing() -> None:
     fields += ",tres-alloc,Reason,NodeList,WorkDir,Name"
     rows, odd = queue_rows("1|RUNNING|0|u|1|2|N/A|1-02:03:04|UNLIMITED|cpu=1|None|n1|/h|a|b|c\n", fields.split(","))
     assert not odd
-    assert (rows[0].name, rows[0].elapsed_s, rows[0].time_limit_s) == ("a|b|c", 93784, None)
+    assert (rows[0].name, rows[0].elapsed_s, rows[0].time_limit_s) == ("a|b|c", 93784, UNLIMITED_S)

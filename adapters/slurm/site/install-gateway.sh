@@ -2,7 +2,8 @@
 # install-gateway.sh: make this machine a site of idf-compute's broker. Run by root on the login node; read it first.
 #
 #   install-gateway.sh --key broker.pub [--accounts 20] [--uid 47000] [--homes /home] [--into /opt/idf-compute]
-#                      [--slurm-conf /etc/slurm/slurm.conf] [--slurm-path /usr/bin:/bin] [--places FILE] [--check]
+#                      [--slurm-conf /etc/slurm/slurm.conf] [--slurm-path /usr/bin:/bin] [--places FILE]
+#                      [--token-user slurm] [--pyslurm /opt/pyslurm/bin/python] [--check]
 #   install-gateway.sh --node [--accounts 20] [--uid 47000] [--homes /home] [--check]
 #
 # What it makes, each thing only where it is missing, so that it may be run again at any time:
@@ -10,10 +11,17 @@
 #      the broker's login account idf-broker; none has a password
 #   2. the login account's one key, which runs the gateway and nothing else
 #   3. the gateway with its settings, owned by root, in --into
-#   4. a sudoers file: the login account may run the gateway as a project account, and idf-wipe for each of them
+#   4. a sudoers file: the login account may run the gateway as a project account, and idf-wipe for each of them;
+#      with --token-user and --pyslurm what these need
 #   5. in Slurm: the account idf, with the login account as its coordinator
 # --node makes only the first: for compute nodes and the hosts of slurmctld and slurmdbd, where accounts do not come
-# from a directory; the numbers must be the same everywhere. With --check nothing is changed: it says what is missing, and ends with 1 if anything is.
+# from a directory; the numbers must be the same everywhere. With --check nothing is changed: it says what is missing,
+# and ends with 1 if anything is.
+#
+# --places names a file with further folders that idf-wipe looks into, one a line, such as where PAM keeps each account's
+# temporary files. --token-user is the SlurmUser, where the broker uses slurmrestd: the login account may then have the
+# gateway mint tokens of 15 minutes for project accounts. --pyslurm is a Python with pyslurm, where the broker itself
+# runs here, as the login account. Leave both out otherwise.
 set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
@@ -22,7 +30,7 @@ umask 022
 
 LOGIN=idf-broker GROUP=idf-projects
 accounts=20 first_uid=47000 homes=/home into=/opt/idf-compute key= places=
-slurm_conf=/etc/slurm/slurm.conf slurm_path=/usr/bin:/bin
+slurm_conf=/etc/slurm/slurm.conf slurm_path=/usr/bin:/bin token_user= pyslurm=
 check=no node=no missing=0
 from=$(dirname "$(readlink -f "$0")")
 
@@ -46,15 +54,21 @@ while [ $# -gt 0 ]; do
         --slurm-conf) slurm_conf=$2 ;;
         --slurm-path) slurm_path=$2 ;;
         --places) places=$2 ;;
+        --token-user) token_user=$2 ;;
+        --pyslurm) pyslurm=$2 ;;
         *) fail "no option $1; see the head of this file" ;;
     esac
     shift 2
 done
 [ "$(id -u)" -eq 0 ] || fail "only root can do this"
 case $accounts$first_uid in *[!0-9]*) fail "--accounts and --uid are numbers" ;; esac
-[ "$accounts" -ge 2 ] && [ "$accounts" -le 999 ] || fail "--accounts is 2 to 999: two are needed to prove isolation"
+[ "$accounts" -ge 2 ] && [ "$accounts" -le 900 ] || fail "--accounts is 2 to 900: two are needed to prove isolation"
 [ "$first_uid" -ge 1000 ] || fail "--uid is 1000 or more: below are the system's own accounts"
 [ "$node" = yes ] || [ -r "$key" ] || fail "--key names the file with the broker's public key"
+case $token_user in -* | *[!a-z0-9_-]*) fail "--token-user is the name of an account" ;; esac
+[ -z "$token_user" ] || id "$token_user" >/dev/null 2>&1 || fail "--token-user: there is no account $token_user"
+[ -z "$pyslurm" ] || [ -x "$pyslurm" ] || fail "--pyslurm: there is no program $pyslurm"
+case $homes$into$slurm_conf$slurm_path$pyslurm in *[!A-Za-z0-9/._:-]*) fail "a path may hold A-Z a-z 0-9 / . _ : - only" ;; esac
 
 # must WHAT TEST FIX: where TEST fails, FIX, and TEST again; with --check only say so.
 must() {
@@ -139,13 +153,14 @@ must "its key, bound to the gateway" has_key make_key
 # ── 3. the gateway, and what it needs beside it ──
 
 settings() {
-    printf '{"isolation": "accounts", "slurm_conf": "%s", "path": "%s", "accounts": [%s]}\n' \
-        "$slurm_conf" "$slurm_path" "$(pool | sed 's/.*/"&"/' | paste -sd, - | sed 's/,/, /g')"
+    printf '{"isolation": "accounts", "slurm_conf": "%s", "path": "%s", "slurm_user": "%s", "accounts": [%s]}\n' \
+        "$slurm_conf" "$slurm_path" "${token_user:-slurm}" "$(pool | sed 's/.*/"&"/' | paste -sd, - | sed 's/,/, /g')"
 }
 same() { [ "$(stat -c '%U %a' "$2" 2>/dev/null)" = "root $3" ] && cmp -s "$1" "$2"; }
 has_files() {
     same "$from/../gateway.py" "$into/idf-gateway" 755 && same "$from/idf-wipe" "$into/idf-wipe" 755 &&
         same "$from/idf-upkeep.py" "$into/idf-upkeep.py" 644 &&
+        { [ -z "$pyslurm" ] || same "$from/../pyslurm_child.py" "$into/idf-pyslurm" 755; } &&
         { [ -z "$places" ] || same "$places" "$into/idf-wipe.places" 644; }
 }
 make_files() {
@@ -153,6 +168,7 @@ make_files() {
     install -o root -g root -m 0755 "$from/../gateway.py" "$into/idf-gateway"
     install -o root -g root -m 0755 "$from/idf-wipe" "$into/idf-wipe"
     install -o root -g root -m 0644 "$from/idf-upkeep.py" "$into/idf-upkeep.py"
+    [ -z "$pyslurm" ] || install -o root -g root -m 0755 "$from/../pyslurm_child.py" "$into/idf-pyslurm"
     [ -z "$places" ] || install -o root -g root -m 0644 "$places" "$into/idf-wipe.places"
 }
 has_settings() { settings | cmp -s - "$into/idf-gateway.json" && [ "$(stat -c %U "$into/idf-gateway.json")" = root ]; }
@@ -179,6 +195,8 @@ rules() {
 Defaults:$LOGIN env_reset, secure_path="/usr/sbin:/usr/bin:/sbin:/bin", !use_pty, !requiretty, lecture=never
 $LOGIN ALL=(%$GROUP) NOPASSWD: $into/idf-gateway account
 END
+    [ -z "$token_user" ] || echo "$LOGIN ALL=($token_user) NOPASSWD: $into/idf-gateway token"
+    [ -z "$pyslurm" ] || echo "$LOGIN ALL=(%$GROUP) NOPASSWD: $pyslurm -I $into/idf-pyslurm account"
     pool | sed "s|.*|$LOGIN ALL=(root) NOPASSWD: $into/idf-wipe &|"
 }
 has_rules() { [ "$(stat -c '%U %a' "$sudoers" 2>/dev/null)" = "root 440" ] && rules | cmp -s - "$sudoers"; }
@@ -192,7 +210,7 @@ must "the sudo rules of $LOGIN" has_rules make_rules
 
 # ── 5. Slurm's account, below which the broker makes one for each project ──
 
-PATH=$PATH:$slurm_path SLURM_CONF=$slurm_conf
+PATH=$slurm_path:$PATH SLURM_CONF=$slurm_conf
 export SLURM_CONF
 has_coordinator() {
     case ",$(sacctmgr --noheader --parsable2 show user "$LOGIN" withcoord format=coordinators)," in

@@ -7,9 +7,11 @@ that a site's root runs (adapters/slurm/site/install-gateway.sh): the machine ne
 import os
 import pwd
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from clusters.slurm import daemons
 from clusters.slurm.layout import INSIDE, PARTED, Layout
 
 LOGIN = "idf-broker"
@@ -19,6 +21,8 @@ PROJECTS = ("idf001", "idf002", "idf003")
 POOL = (*PROJECTS, "idf004", "idf005", "idf006")
 """The last ones are left for a broker: it proves the isolation with two of them, and opens them to projects."""
 FIRST_UID = 47000
+PYTHON = os.environ.get("IDF_TEST_PYSLURM", sys.executable)
+"""The Python whose pyslurm is tried."""
 ACCOUNT_FILES = ("passwd", "group", "shadow", "gshadow")
 
 
@@ -75,10 +79,11 @@ def forget(etc: Path) -> None:
 
 
 def installer(public_key: str, slurm_conf: str) -> list[str]:
-    """Return what a site's root would type, as the cluster sees the paths."""
+    """Return what a site's root would type for all three ways in, as the cluster sees the paths."""
     at = f"{INSIDE}/installer/slurm/site"
     return [
         "/bin/sh", f"{at}/install-gateway.sh", "--key", public_key, "--accounts", str(len(POOL)),
         "--uid", str(FIRST_UID), "--homes", f"{INSIDE}/home", "--into", f"{INSIDE}/site",
-        "--slurm-conf", slurm_conf, "--places", f"{INSIDE}/etc/places",
+        "--slurm-conf", slurm_conf, "--slurm-path", daemons.COMMANDS, "--places", f"{INSIDE}/etc/places",
+        "--token-user", current().name, "--pyslurm", PYTHON,
     ]  # fmt: skip

@@ -1,12 +1,18 @@
 """The daemons of a cluster: how each is started, in the foreground, and which port shows that it listens."""
 
 import grp
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clusters.slurm.layout import NODES, Layout, Ports
 
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+SLURM = os.environ.get("IDF_TEST_SLURM", "")
+"""Where a Slurm was installed that is not the machine's own (`./configure --prefix`); empty for that one."""
+
+PATH = (f"{SLURM}/sbin:{SLURM}/bin:" if SLURM else "") + "/usr/sbin:/usr/bin:/sbin:/bin"
+COMMANDS = (f"{SLURM}/bin:" if SLURM else "") + "/usr/bin:/bin"
+"""Where a gateway finds Slurm's commands."""
 PROGRAMS = (
     "munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "slurmrestd",
     "sshd", "sacctmgr", "sinfo", "ssh-keygen", "setpriv",
@@ -42,6 +48,8 @@ def of_cluster(layout: Layout, ports: Ports, user: str) -> dict[str, Daemon]:
 
 def jwt_available() -> bool:
     """Whether Slurm's JWT plugin is installed; Debian keeps it in a package of its own."""
+    if SLURM:
+        return any(Path(SLURM, "lib").glob("slurm*/auth_jwt.so"))
     return any(Path("/usr/lib").glob("*/slurm*/auth_jwt.so"))
 
 

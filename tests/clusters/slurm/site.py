@@ -6,12 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from clusters.slurm import accounts
+from clusters.slurm import accounts, daemons
 from clusters.slurm.configuration import Configuration
 from clusters.slurm.layout import PARTED, ClusterError, Layout
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-SITE = REPOSITORY / "adapters/slurm/site"
+SLURM = REPOSITORY / "adapters" / "slurm"
+SITE = SLURM / "site"
 
 
 def lay(layout: Layout, configuration: Configuration, isolation: str, projects: tuple[str, ...]) -> str:
@@ -26,6 +27,8 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     _write_secrets(layout)
     layout.write("etc/slurm.conf", configuration.slurm_conf())
     layout.write("etc/gres.conf", configuration.gres_conf())
+    if daemons.SLURM:  # built without control groups, and older releases do not know this word
+        layout.write("etc/cgroup.conf", "CgroupPlugin=disabled\n")
     layout.write("etc/slurmdbd.conf", configuration.slurmdbd_conf(), 0o600)
     layout.write("etc/associations.cfg", configuration.associations(projects))
     layout.write("etc/database.sql", configuration.database_sql(), 0o600)
@@ -36,7 +39,7 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
         _lay_installer(layout)
     else:
         layout.write("etc/ssh/authorized_keys", configuration.authorized_keys(client_key))
-        _lay_shared_gateway(layout, projects)
+        _lay_shared_gateway(layout, configuration, projects)
     _make_database(layout)
     return host_key
 
@@ -61,20 +64,23 @@ def _key_pair(path: Path) -> str:
 def _lay_installer(layout: Layout) -> None:
     """Copy what a site's root gets, since the repository may lie where the cluster cannot see it."""
     shutil.copytree(SITE, layout.folder / "installer/slurm/site")
-    shutil.copy(SITE.parent / "gateway.py", layout.folder / "installer/slurm/gateway.py")
+    for name in ("gateway.py", "pyslurm_child.py"):
+        shutil.copy(SLURM / name, layout.folder / "installer/slurm" / name)
     places = ["# Where PAM keeps each account's temporary files.", *PARTED.values(), ""]
     layout.write("etc/places", "\n".join(places))
     shutil.copy(layout.folder / "client/id_ed25519.pub", layout.folder / "installer/broker.pub")
 
 
-def _lay_shared_gateway(layout: Layout, projects: tuple[str, ...]) -> None:
+def _lay_shared_gateway(layout: Layout, configuration: Configuration, projects: tuple[str, ...]) -> None:
     """Lay the gateway of a site with one account, which no root installs."""
-    layout.write("site/idf-gateway", (SITE.parent / "gateway.py").read_text(), 0o755)
+    layout.write("site/idf-gateway", (SLURM / "gateway.py").read_text(), 0o755)
+    layout.write("site/idf-pyslurm", (SLURM / "pyslurm_child.py").read_text(), 0o755)
     layout.write("site/idf-upkeep.py", (SITE / "idf-upkeep.py").read_text())
     settings = {
         "isolation": "shared",
         "slurm_conf": str(layout.root / "etc/slurm.conf"),
-        "path": "/usr/bin:/bin",
+        "path": daemons.COMMANDS,
+        "slurm_user": configuration.user,
         "accounts": list(projects),
         "home": str(layout.root / "home"),  # nothing lies in the home of whoever started it
     }

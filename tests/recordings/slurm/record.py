@@ -1,9 +1,11 @@
 """Record what a real Slurm says through the gateway, for the unit tests that read it without a cluster.
 
     python tests/recordings/slurm/record.py
+    IDF_TEST_SLURM=/opt/slurm-25.11 python tests/recordings/slurm/record.py
 
 starts a throwaway cluster, drives jobs into as many states as it can within two minutes, and writes
-`<release>/{observe,look_up,check,facts,submit,cancel}.txt`: each what the gateway wrote to its standard output.
+`<release>/{observe,look_up,check,facts,submit,cancel}.txt`: each what the gateway wrote to its standard output, from 25.11 on
+also `expediting.txt`. IDF_TEST_SLURM names the prefix of a Slurm that is not the machine's own (tests/README.md).
 """
 
 import re
@@ -69,6 +71,8 @@ class Recorder:
         self.ask(Check().request, "check")
         self.ask({"do": "upkeep", "what": "facts"}, "facts")
         self.record_cancelling(ids)
+        if tuple(map(int, self.folder.name.split("."))) >= (25, 11):
+            self.record_expediting()
 
     def record_refusals(self) -> None:
         """One after another: accepted, and refused for as many reasons as are at hand."""
@@ -89,6 +93,28 @@ class Recorder:
         jobs = [Known(f"idf-{job}", account, job, when) for job, account in known]
         self.ask(Cancel(jobs).request, "cancel")
 
+    def record_expediting(self) -> None:
+        """A state of 25.11: a failed job whose epilog decides whether it runs again at once on the same nodes."""
+        epilog = self.cluster.folder / "etc/epilog"
+        epilog.write_text("#!/bin/sh\nsleep 20\nexit 1\n")
+        epilog.chmod(0o755)
+        with (self.cluster.folder / "etc/slurm.conf").open("a") as settings:
+            inside = self.cluster.slurm_conf.replace("slurm.conf", "epilog")
+            settings.write(f"\nSlurmctldParameters=enable_expedited_requeue\nEpilog={inside}\n")
+        self.cluster.run(["scancel", "--user", self.account])
+        self.cluster.run(["scontrol", "reconfigure"]).check_returncode()
+        self.cluster.wait_ready()
+        words = ["--parsable", "--requeue=expedite", "--job-name=idf-expediting", "--output=/dev/null", "--time=5"]
+        script = b"#!/bin/sh\nsleep 2\nexit 1\n"
+        done = self.cluster.run(["sbatch", *words, "--gpus-per-node=a100:1"], user=self.account, input=script)
+        job = done.stdout.decode().strip()
+        end = time.monotonic() + 60
+        while b"EXPEDITING" not in self.cluster.run(["squeue", "-h", "-j", job, "-O", "State"]).stdout:
+            if time.monotonic() > end:
+                raise RuntimeError(f"job {job} was not seen expediting: {done.stderr.decode()}")
+            time.sleep(0.5)
+        self.ask({"do": "observe", "ids": [job]}, "expediting")
+
     def spec(self, word: str, **changes: object) -> JobSpec:
         fields: dict[str, object] = {"gpus": 1, "gpu_type": "a100", "time_limit_s": 600}
         if word == "timed-out":
@@ -104,7 +130,8 @@ class Recorder:
 
 def _without_the_machine(said: bytes) -> bytes:
     """Leave out where it was recorded: lines of the configuration that hold hosts, ports and paths."""
-    return re.sub(rb"(Slurmctld(Host|Addr)[^\\]*|BOOT_TIME[^\\]*)\\n", b"", said)
+    said = re.sub(rb"(Slurmctld(Host|Addr)[^\\]*|BOOT_TIME[^\\]*|PluginDir[^\\]*)\\n", b"", said)
+    return re.sub(rb"(Slurmctld\([a-z0-9]+\) at )[^ ]+", rb"\1controller", said)
 
 
 if __name__ == "__main__":
