@@ -75,6 +75,8 @@ class SlurmUpkeep:
         said = self._change("close", account=account)
         if said.get("left"):
             raise Unreachable(f"{len(said['left'])} jobs of {account} have not ended yet")
+        if said.get("not_written"):
+            raise Unreachable(f"accounting does not know yet how {len(said['not_written'])} jobs of {account} ended")
         if not said.get("closed"):
             raise Unreachable(f"{account} is not known to be closed")
 

@@ -95,11 +95,11 @@ def open_account(request: "Json", site: "Any") -> "Json":
     account, group = pooled(request, site), grouped(request["group"])
     known = groups_of(site, account)
     if known != [group]:
+        if known and "closed" not in close_account(request, site):
+            return {"open": known}
         about = ["description=idf-compute", "organization=idf-compute"]
         sacctmgr(site, "add", "account", group, "parent=" + PARENT, *about)
         sacctmgr(site, "add", "coordinator", "account=" + group, "names=" + site.me)
-        if known:
-            sacctmgr(site, "delete", "user", "name=" + account)
         sacctmgr(site, "add", "user", account, "account=" + group)
     sacctmgr(site, "modify", "account", group, "set", "GrpSubmitJobs=-1")
     return {"open": groups_of(site, account)}
@@ -108,29 +108,44 @@ def open_account(request: "Json", site: "Any") -> "Json":
 def close_account(request: "Json", site: "Any") -> "Json":
     """Let nothing new in, end what is there, then take the association away.
 
-    The group stays, without anybody in it: only an operator of Slurm may delete one, and its use stays counted.
+    The group stays, without anybody in it: only an operator of Slurm may delete one, and its use stays counted. So does
+    what accounting knows of the jobs: a job whose end was not written before its association went is one that accounting
+    shows to nobody but operators, and it would never be charged.
     """
     account = pooled(request, site)
     known = groups_of(site, account)
     for name in known:
         sacctmgr(site, "modify", "account", name, "set", "GrpSubmitJobs=0")
     end = time.monotonic() + END_S
-    while jobs_of(site, account):
-        site.run(["scancel", "--user=" + account])
+    while jobs_of(site, account) or (known and not_written(site, account)):
         if time.monotonic() > end:
-            return {"left": jobs_of(site, account)}
+            return {"left": jobs_of(site, account), "not_written": not_written(site, account)}
+        site.run(["scancel", "--user=" + account])
         time.sleep(0.5)
     if known:
         sacctmgr(site, "delete", "user", "name=" + account)
     return {"closed": not groups_of(site, account)}
 
 
-def jobs_of(site: "Any", account: str) -> "List[str]":
-    """Return the account's jobs that have not ended, the broker's or not."""
-    done = site.run(["squeue", "--noheader", "--user=" + account, "--format=%i"])
+def jobs_of(site: "Any", account: str, *states: str) -> "List[str]":
+    """Return the account's jobs that have not ended, the broker's or not; or those in the states named."""
+    done = site.run(["squeue", "--noheader", "--array", "--user=" + account, "--format=%A", *states])
     if done["rc"] != 0:
         raise Failed(f"squeue: {done['err'][:300]}")
     return str(done["out"]).split()
+
+
+def not_written(site: "Any", account: str) -> "List[str]":
+    """Return the account's jobs that the queue still knows, and whose end accounting does not know yet."""
+    left = set(jobs_of(site, account, "--states=all"))
+    for some in gateway.chunks(sorted(left)):
+        asked = ["--jobs=" + ",".join(some), "--format=JobIDRaw,End,Account"]
+        done = site.run(["sacct", "--noheader", "--parsable2", "--allocations", *asked])
+        if done["rc"] != 0:
+            raise Failed(f"sacct: {done['err'][:300]}")
+        rows = [line.split("|") for line in done["out"].splitlines()]
+        left -= {row[0] for row in rows if len(row) == 3 and row[1].isdigit() and row[2]}
+    return sorted(left)
 
 
 def limit(request: "Json", site: "Any") -> "Json":
