@@ -96,7 +96,7 @@ def bootstrap(
 ) -> Services:
     """Put the parts together; `make_scheduler` and `make_upkeep` let tests bring a site of their own."""
     database = Database(settings.full_database_url())
-    schedulers = Adapters[Scheduler](make_scheduler or _slurm_over_ssh)
+    schedulers = Adapters[Scheduler](make_scheduler or _slurm)
     upkeeps = Adapters[Upkeep](make_upkeep or _slurm_upkeep)
     return Services(
         settings, database, LedgerWriter(database), schedulers, upkeeps, Bell(), postman_of(settings)
@@ -112,10 +112,15 @@ def postman_of(settings: Settings) -> Postman:
     return SmtpPostman(settings)
 
 
-def _slurm_over_ssh(site: SiteIn) -> Scheduler:
-    from adapters.slurm import SlurmSsh
+def _slurm(site: SiteIn) -> Scheduler:
+    from adapters.slurm import PyslurmSettings, RestSettings, SlurmPyslurm, SlurmRest, SlurmSsh
 
-    return SlurmSsh(_slurm_settings(site))
+    if site.transport == "pyslurm" and site.pyslurm_command is not None:
+        return SlurmPyslurm(PyslurmSettings(cluster=site.cluster, command=tuple(site.pyslurm_command)))
+    settings = _slurm_settings(site)
+    if site.transport == "rest" and site.rest_url is not None:
+        return SlurmRest(settings, RestSettings(site.rest_url, Path(site.rest_ca_file) if site.rest_ca_file else None))
+    return SlurmSsh(settings)
 
 
 def _slurm_upkeep(site: SiteIn) -> Upkeep:

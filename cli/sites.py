@@ -24,6 +24,12 @@ app.add_typer(gpu_class, name="class", help="GPU classes and their weights.")
 @site.command("enrol")
 def enrol_site(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="How the broker reaches the site.")],
+    transport: Annotated[
+        str | None, typer.Option(metavar="ssh|rest|pyslurm", help="What jobs are sent by, whatever the file says.")
+    ] = None,
+    rest_url: Annotated[
+        str | None, typer.Option("--rest-url", metavar="URL", help="slurmrestd's address, for --transport rest.")
+    ] = None,
     in_json: Json = False,
 ) -> int:
     """Enrol a site as a TOML file describes it; files that it names lie on the broker's machine.
@@ -34,8 +40,11 @@ def enrol_site(
     \b
     Example:
       idf-compute site enrol jean-zay.toml
+      idf-compute site enrol teratec.toml --transport rest --rest-url https://slurm.teratec.example:6820
     """
-    return _told(connect(AUDIT_S).post("/v1/sites", _description(file)), "is enrolled", in_json=in_json)
+    chosen = {"transport": transport, "rest_url": rest_url}
+    description = _description(file) | {key: value for key, value in chosen.items() if value is not None}
+    return _told(connect(AUDIT_S).post("/v1/sites", description), "is enrolled", in_json=in_json)
 
 
 def _description(file: Path) -> Row:

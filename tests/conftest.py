@@ -20,7 +20,7 @@ from storage.database import Database
 if TYPE_CHECKING:
     from clusters.slurm.cluster import SlurmCluster
 
-    from adapters.slurm import SlurmSsh
+    from adapters.slurm import SlurmRest, SlurmSettings, SlurmSsh
     from adapters.slurm.pyslurm_site import SlurmPyslurm
 
 _numbers = count()
@@ -135,19 +135,12 @@ def slurm_cluster() -> "Iterator[SlurmCluster]":
 @pytest.fixture
 def slurm_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmSsh]]":
     """Make schedulers for the cluster, with bounds changed as asked; all are closed at the test's end."""
-    from adapters.slurm import SlurmSettings, SlurmSsh, SshSettings
+    from adapters.slurm import SlurmSsh
 
     made: list[SlurmSsh] = []
 
     def make(**bounds: Any) -> SlurmSsh:
-        ssh = SshSettings(
-            host=slurm_cluster.host,
-            port=slurm_cluster.ssh_port,
-            user=slurm_cluster.login,
-            identity_file=slurm_cluster.identity_file,
-            known_host=slurm_cluster.known_host,
-        )
-        made.append(SlurmSsh(SlurmSettings(cluster=slurm_cluster.name, ssh=ssh, **bounds)))
+        made.append(SlurmSsh(_slurm_settings(slurm_cluster, bounds)))
         return made[-1]
 
     yield make
@@ -163,6 +156,38 @@ def pyslurm_site(slurm_cluster: "SlurmCluster") -> "Callable[..., SlurmPyslurm]"
     if reason := pyslurm.missing(slurm_cluster):
         pytest.skip(reason)
     return lambda **bounds: pyslurm.site(slurm_cluster, **bounds)
+
+
+@pytest.fixture
+def slurm_rest_site(slurm_cluster: "SlurmCluster") -> "Iterator[Callable[..., SlurmRest]]":
+    """The same through slurmrestd; the bounds named `rest` are those of its own settings."""
+    from adapters.slurm import RestSettings, SlurmRest
+
+    if not slurm_cluster.slurmrestd:
+        pytest.skip(f"this cluster has no slurmrestd: {slurm_cluster.slurmrestd_reason}")
+    made: list[SlurmRest] = []
+
+    def make(*, rest: dict[str, Any] | None = None, **bounds: Any) -> SlurmRest:
+        reached = RestSettings(**{"url": slurm_cluster.slurmrestd, **(rest or {})})
+        made.append(SlurmRest(_slurm_settings(slurm_cluster, bounds), reached))
+        return made[-1]
+
+    yield make
+    for scheduler in made:
+        scheduler.close()
+
+
+def _slurm_settings(cluster: "SlurmCluster", bounds: dict[str, Any]) -> "SlurmSettings":
+    from adapters.slurm import SlurmSettings, SshSettings
+
+    ssh = SshSettings(
+        host=cluster.host,
+        port=cluster.ssh_port,
+        user=cluster.login,
+        identity_file=cluster.identity_file,
+        known_host=cluster.known_host,
+    )
+    return SlurmSettings(cluster=cluster.name, ssh=ssh, **bounds)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

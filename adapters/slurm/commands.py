@@ -23,6 +23,8 @@ VERSION = 1
 CLOCK_SKEW_S = 86_400
 """How far the broker's clock may be from the site's. Names are unique for ever and ids for years, so a wide margin
 costs nothing; with a narrow one, a broker whose clock was an hour fast did not know its own jobs again."""
+TOKEN_MARGIN_S = 10
+"""A request that slurmctld has accepted at the token's last moment is in its queue by then."""
 
 Json = dict[str, Any]
 
@@ -185,10 +187,17 @@ class Adopt:
         if not reply.whole:
             return {job.name: reply.broken() for job in self._sent}
         found, silent = _found(reply.site)
-        homes = reply.site.get("homes", {})
-        return {job.name: self._one(job, reply, found.get(job.name, []), homes, silent) for job in self._sent}
+        return self.decide(reply, found, silent)
 
-    def _one(self, job: Sent, reply: Reply, rows: list[Row], homes: Json, silent: str) -> Adoption:
+    def decide(self, reply: Reply, found: Mapping[str, Sequence[Row]], silent: str) -> dict[str, Adoption]:
+        """Return one answer per job, from the rows that bear its name and the closed batches.
+
+        `silent` says which source could not tell everything; empty when both told all.
+        """
+        homes = reply.site.get("homes", {})
+        return {job.name: self._one(job, reply, found.get(job.name, ()), homes, silent) for job in self._sent}
+
+    def _one(self, job: Sent, reply: Reply, rows: Sequence[Row], homes: Json, silent: str) -> Adoption:
         ids = sorted({row.job for row in rows if _is_ours(row, job, homes.get(job.account))})
         if len(ids) == 1:
             return Accepted(ids[0])
@@ -206,7 +215,7 @@ class Adopt:
         """What the site's own journal of the batch says, given that no job of that name can be found.
 
         An sbatch that gave no clear answer may have left a request at a controller that was asleep; munge
-        lets it be taken for 300 s.
+        lets it be taken for 300 s. A batch sent through slurmrestd can be taken until its token ends.
         """
         given = [submitted(line) for line in burnt.get("answers", []) if line.get("name") == job.name]
         answer: Answer | None = given[-1] if given else None
@@ -214,8 +223,12 @@ class Adopt:
             return answer
         if isinstance(answer, Rejected | Unreachable):
             return Absent()  # sent again, a refusal is told with its reason
-        left_s = self._settle_s - int(burnt.get("closed_s_ago", 0))
-        if job.name in burnt.get("begun", []) and left_s > 0:
+        left_s = 0
+        if job.name in burnt.get("begun", []):
+            left_s = self._settle_s - int(burnt.get("closed_s_ago", 0))
+        if burnt.get("open_s") is not None:
+            left_s = max(left_s, int(burnt["open_s"]) + TOKEN_MARGIN_S)
+        if left_s > 0:
             return Uncertain(f"its sending was cut short: the controller may still take it for {left_s} s")
         return Absent()
 

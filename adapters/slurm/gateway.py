@@ -4,10 +4,11 @@
 It lies root-owned at the site, is the forced command of the broker's login account, and is meant to be
 read in a few minutes by the people who run the site. Python 3.6 or later, standard library only.
 
-Two faces:
+Three faces:
 - without argument, as the login account: reads one request from standard input, hands each project
   account's part to itself through sudo, then asks the queue and the accounting database;
-- `account`, as a project account: sends, cancels, reads a log, keeps a snapshot, in that account's home.
+- `account`, as a project account: sends, cancels, reads a log, keeps a snapshot, in that account's home;
+- `token`, as SlurmUser, only where slurmrestd is used: mints a JWT of at most 15 minutes for one of these accounts.
 
 A request is `IDF1 <bytes of JSON> <bytes of data>\\n`, the JSON, then the data. One that is not whole (a cut
 connection can deliver a beginning) does nothing. No word of a request reaches a command or a file name
@@ -39,11 +40,13 @@ ANSWER_BYTES_MAX = 64 << 20
 TEXT_BYTES_MAX = 2000
 WORDS_A_COMMAND = 2000  # Linux takes 128 KiB in one argument
 ACCOUNTS_AT_ONCE = 8
+TOKEN_S_MAX = 900
 SLOW_S = 5.0  # a refusal that took longer than this comes from a controller that is away
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 JOB_ID = re.compile(r"[0-9]{1,10}(_[0-9]{1,10})?", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+TOKEN = re.compile(r"SLURM_JWT=([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)\s*", re.ASCII)
 FLAG = re.compile(
     r"--(ignore-pbs|no-requeue|exclusive|export=ALL|(dependency|job-name|open-mode|gpus|gpus-per-node|nodes|ntasks"
     r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account"
@@ -187,6 +190,8 @@ class Site:
         self.shared = known["isolation"] == "shared"
         self.me, self.home = me.pw_name, known.get("home", me.pw_dir) if self.shared else me.pw_dir
         self.accounts = [self.me] if self.shared else list(known["accounts"])
+        self.slurm_user = known.get("slurm_user", "slurm")
+        self.caller = self.me
         self.env = {
             "PATH": known["path"], "SLURM_CONF": known["slurm_conf"], "SLURM_TIME_FORMAT": "%s", "TZ": "UTC",
             "LC_ALL": "C.UTF-8", "HOME": self.home, "USER": me.pw_name, "LOGNAME": me.pw_name, "SHELL": "/bin/bash",
@@ -247,7 +252,8 @@ class Journal:
     """A batch's file: `begun`, `> name` before each sbatch, `< answer` after it, `closed <time>` at adoption.
 
     Its lock is held for as long as the batch is being sent: the descriptor is inherited by every sbatch, so
-    that a killed runner's last children hold it too.
+    that a killed runner's last children hold it too. Of a batch that is sent through slurmrestd it says `until
+    <time>`: when the token ends that it is sent with.
     """
 
     def __init__(self, site: Site, batch: str) -> None:
@@ -287,18 +293,36 @@ def submit(part: "Json", site: Site) -> "Iterator[Json]":
         matched(NAME, job["name"])
         for flag in job["args"]:
             matched(FLAG, flag)
+    journal = fresh_journal(part, site)
+    if journal is None:
+        yield {"used": True}
+        return
+    journal.write(b"begun\n")
+    yield {"begun": True}
+    for answer in send(part, journal, site):
+        journal.write(b"< " + encode(answer))
+        yield answer
+
+
+def fresh_journal(part: "Json", site: Site) -> "Journal | None":
+    """Return the locked journal of a batch that was never begun nor closed; None if it was begun."""
     own_path(site, "logs")
     journal = Journal(site, part["batch"])
     if not journal.lock(0) or "begun" in journal.lines():
-        yield {"used": True}
-    elif journal.lines():
+        return None
+    if journal.lines():
         raise Refused("this batch was closed before it began")
-    else:
-        journal.write(b"begun\n")
-        yield {"begun": True}
-        for answer in send(part, journal, site):
-            journal.write(b"< " + encode(answer))
-            yield answer
+    return journal
+
+
+def open_batch(part: "Json", site: Site) -> "Iterator[Json]":
+    """Begin a batch that the broker sends through slurmrestd; yield what its jobs need to start as sbatch's do."""
+    journal = fresh_journal(part, site)
+    if journal is None:
+        yield {"used": True}
+        return
+    journal.write(b"begun\nuntil %d\n" % part["until"])
+    yield {"begun": True, "home": site.home, "environment": site.env}
 
 
 def send(part: "Json", journal: Journal, site: Site) -> "Iterator[Json]":
@@ -337,7 +361,10 @@ def burn(part: "Json", site: Site) -> "Iterator[Json]":
         if not closed:
             journal.write(b"closed %d\n" % now)
         answers = [json.loads(line[2:]) for line in lines if line.startswith("< ")]
+        until = [int(line[6:]) for line in lines if line.startswith("until ")]
+        token = {"open_s": max(until) - now} if until else {}
         yield {
+            **token,
             "batch": batch,
             "closed_s_ago": now - min(closed, default=now),
             "begun": sorted({line[2:] for line in lines if line.startswith("> ")} & set(names)),
@@ -413,7 +440,9 @@ def write_verified(path: str, size: int, promised: str) -> None:
         raise Refused("the snapshot's bytes do not have the digest that was promised")
 
 
-AS_ACCOUNT = {"submit": submit, "burn": burn, "cancel": cancel, "read_log": read_log, "snapshot": snapshot}
+AS_ACCOUNT = {
+    "submit": submit, "open": open_batch, "burn": burn, "cancel": cancel, "read_log": read_log, "snapshot": snapshot,
+}  # fmt: skip
 
 
 def serve_account(part: "Json", site: Site) -> "Iterator[Json]":
@@ -549,10 +578,15 @@ def look_up(request: "Json", site: Site) -> "Json":
         queue.append(ask_queue(site, some))
         behind.append(rows_not_written(site, wait_s=3))
         accounting.append(ask_accounting(site, some, since, "--endtime=now", f"--state={ENDED},{NOT_ENDED}"))
-    homes = {account: pwd.getpwnam(account).pw_dir for account in site.accounts}
-    homes[site.me] = site.home
     lag = -1 if -1 in behind else max(behind)
-    return {"queue": queue, "accounting": accounting, "rows_not_written": lag, "homes": homes}
+    return dict(homes(request, site), queue=queue, accounting=accounting, rows_not_written=lag)
+
+
+def homes(request: "Json", site: Site) -> "Json":
+    """Return where each account's jobs work."""
+    folders = {account: pwd.getpwnam(account).pw_dir for account in site.accounts}
+    folders[site.me] = site.home
+    return {"homes": folders}
 
 
 def check(request: "Json", site: Site) -> "Json":
@@ -576,7 +610,72 @@ def upkeep(request: "Json", site: Site) -> "Json":
     return dict(runpy.run_path(path, {"gateway": sys.modules[__name__]})["upkeep"](request, site))
 
 
-AS_LOGIN = {"observe": observe, "look_up": look_up, "check": check, "upkeep": upkeep}
+# ── slurmrestd's tokens ─────────────────────────────────────────────────────────────────────────────────
+
+
+def mint(request: "Json", site: Site) -> "Json":
+    """As SlurmUser: return a token for each account named that is of this site, or the broker's own."""
+    if not 0 < request["life_s"] <= TOKEN_S_MAX:
+        raise Refused(f"a token lives at most {TOKEN_S_MAX} s")
+    tokens, life = {}, "lifespan=%d" % request["life_s"]
+    for account in set(request["minted_for"]) & {site.caller, *site.accounts}:
+        done = site.run(["scontrol", "token", "username=" + matched(NAME, account), life], 20)
+        match = TOKEN.fullmatch(done["out"])
+        if not match:
+            raise Refused("Slurm minted no token: " + done["err"].strip()[:300])
+        tokens[account] = match.group(1)
+    return {"tokens": tokens}
+
+
+def tokens(request: "Json", site: Site) -> "Json":
+    """Have tokens minted by this gateway's face `token`; SlurmUser itself needs nobody else for it."""
+    if site.me == site.slurm_user:
+        return mint(request, site)
+    asked = {key: request[key] for key in ("minted_for", "life_s")}
+    stdin, out, err = scratch(frame(asked, 0)), scratch(), scratch()
+    argv = ["sudo", "-n", "-u", site.slurm_user, os.path.realpath(__file__), "token"]
+    pid = site.start(argv, 0, stdin, out, err)
+    site.ends.pop(pid)  # nothing of ours may kill what runs as another; it ends by itself
+    site.wait(pid)
+    os.close(stdin)
+    said, complaint = contents(out, ANSWER_BYTES_MAX), contents(err).strip()[:300]
+    answer = json.loads(said) if said else {}
+    if "tokens" not in answer:
+        raise Refused(answer.get("refused") or f"nobody mints tokens here: {complaint}")
+    return {"tokens": answer["tokens"]}
+
+
+def begin(request: "Json", site: Site) -> "Json":
+    """Open a batch that the broker sends through slurmrestd, and return tokens for the accounts that lack one.
+
+    Minted before the batch is opened and never for longer, a token ends before the time that the journal tells,
+    by this machine's clock: from then on nothing of the batch can be taken any more.
+    """
+    mine = [account for account in request["minted_for"] if account in site.accounts]
+    answer = tokens(dict(request, minted_for=mine), site) if mine else {"tokens": {}}
+    until = int(time.time()) + request["life_s"] + 1
+    part = {"do": "open", "batch": request["batch"], "until": until}
+    ask_accounts(dict.fromkeys(request["opened_for"], part), 0, site)
+    return answer
+
+
+AS_LOGIN = {
+    "observe": observe, "look_up": look_up, "homes": homes, "check": check, "tokens": tokens, "begin": begin,
+    "upkeep": upkeep,
+}  # fmt: skip
+
+
+def main_of_slurm_user() -> int:
+    """Serve one request for tokens, made by this gateway as the login account."""
+    caller = os.environ.get("SUDO_USER", "")
+    site = Site()
+    site.caller = caller or site.me
+    os.chdir("/")
+    try:
+        answer = mint(read_request()[0], site)
+    except (Refused, KeyError, TypeError, ValueError, OSError) as error:
+        answer = {"refused": f"{type(error).__name__}: {error}"}
+    return 0 if say(encode(answer)) else 1
 
 
 def main(as_account: bool, its_site: "Callable[[], Site]" = Site) -> int:
@@ -601,4 +700,4 @@ def main(as_account: bool, its_site: "Callable[[], Site]" = Site) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] == ["account"]))
+    sys.exit(main_of_slurm_user() if sys.argv[1:] == ["token"] else main(sys.argv[1:] == ["account"]))

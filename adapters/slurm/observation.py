@@ -10,6 +10,8 @@ from adapters.slurm.commands import CLOCK_SKEW_S, Reply, fields
 from adapters.slurm.rows import Row, accounting_rows, queue_rows
 
 Json = dict[str, Any]
+Rows = tuple[Sequence[Row], Sequence[str]]
+"""What a source told, and what of it could not be read."""
 
 
 class Observe:
@@ -37,9 +39,22 @@ class Observe:
             raise reply.broken()
         if site["queue"]["rc"] != 0:
             raise Unreachable(f"the queue did not answer: {str(site['queue']['err']).strip()[:300]}")
-        queue = self._by_job(queue_rows(site["queue"]["out"], fields(site, "queue")))
-        accounting = self._by_job(self._accounting(site))
+        queue = queue_rows(site["queue"]["out"], fields(site, "queue"))
+        accounting = self._accounting(site)
         complete = all(part["rc"] == 0 for part in site["accounting"]) and site.get("rows_not_written") == 0
+        return self.decide(queue, accounting, complete=complete)
+
+    def decide(
+        self, in_queue: Rows, in_accounting: Rows, *, complete: bool, warnings: Iterable[str] = ()
+    ) -> Observation:
+        """Return how the jobs stand, from each source's rows and those that could not be read.
+
+        `complete` says that accounting answered and the controller has nothing left to tell it. A row that
+        cannot be read may be that of any job: beside one, none is absent.
+        """
+        self._warnings += warnings
+        complete = complete and not in_queue[1] and not in_accounting[1]
+        queue, accounting = self._by_job(in_queue), self._by_job(in_accounting)
         attempts: dict[str, tuple[Attempt, ...]] = {}
         absent: set[str] = set()
         runaways: set[str] = set()
@@ -65,7 +80,7 @@ class Observe:
             odd += strange
         return rows, odd
 
-    def _by_job(self, read: tuple[Iterable[Row], Iterable[str]]) -> Mapping[str, list[Row]]:
+    def _by_job(self, read: Rows) -> Mapping[str, list[Row]]:
         rows, odd = read
         self._warnings += [f"a row that cannot be read: {line[:300]}" for line in odd]
         by_job: dict[str, list[Row]] = defaultdict(list)

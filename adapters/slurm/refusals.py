@@ -101,14 +101,20 @@ def why_not(code: int, errors: str) -> SiteError:
     said = _in_short(errors) or f"exit status {code}"
     if code < 0:
         return Uncertain(f"sbatch was ended by signal {-code}: {said}")
-    failed = _FAILED.search(errors)
-    if _NOT_READY.search(errors) or (failed and failed[1].strip() in NOT_SENT | NOT_NOW):
+    if _NOT_READY.search(errors):
         return Unreachable(said)
-    if failed and failed[1].strip() in REFUSED:
-        return Rejected(said)
-    if not failed and code == 1 and errors.startswith("sbatch: "):
+    if failed := _FAILED.search(errors):
+        return what_proves(failed[1].strip(), said)
+    if code == 1 and errors.startswith("sbatch: "):
         return Rejected(said)  # its own options did not please it: it never came to the sending
     return Uncertain(said)
+
+
+def what_proves(words: str, said: str) -> Rejected | Unreachable | Uncertain:
+    """Return what slurm_strerror()'s words prove of a submission that failed, `said` being the sentence to show."""
+    if words in NOT_SENT | NOT_NOW:
+        return Unreachable(said)
+    return Rejected(said) if words in REFUSED else Uncertain(said)
 
 
 def _in_short(errors: str) -> str:

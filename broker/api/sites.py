@@ -24,7 +24,8 @@ SHOWN = set(SiteIn.model_fields) & set(SiteOut.model_fields)
 @router.post("/sites", status_code=201, response_model=AuditOut, openapi_extra=allow("operator"))
 def enrol_site(body: SiteIn, at: At) -> Response:
     """Enrol a site: it is audited first, which takes up to some minutes, and takes no job while a problem stands."""
-    check_address(body.host, allow_loopback=at.services.settings.allow_loopback_sites)
+    for host in filter(None, (body.host, body.rest_host)):
+        check_address(host, allow_loopback=at.services.settings.allow_loopback_sites)
     with at.read() as session:
         if (kept := answered(session, at.question(body))) is not None:
             return kept

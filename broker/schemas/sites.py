@@ -1,9 +1,11 @@
 """Sites."""
 
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from broker.schemas.base import (
     GPUS_MAX,
@@ -12,6 +14,9 @@ from broker.schemas.base import (
     Slug,
 )
 from quotas.charging import CPU_CLASS
+
+_HOST = r"([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9a-fA-F:.]{2,45}\])"
+REST_URL_PATTERN = rf"^(https?://{_HOST}(:[0-9]{{1,5}})?|unix:/[^\s?#]{{1,100}})$"
 
 
 class SiteIn(Schema):
@@ -36,6 +41,17 @@ class SiteIn(Schema):
     gpus_per_job_max: int = Field(default=64, ge=1, le=GPUS_MAX)
     time_limit_s_max: int = Field(default=24 * 3600, ge=60, le=TIME_LIMIT_S_MAX)
     kill_grace_s: int = Field(default=60, ge=0, le=3600)
+    transport: Literal["ssh", "rest", "pyslurm"] = "ssh"
+    """What jobs are sent and looked for by. With `rest`, logs, snapshots and tokens still come over SSH; with
+    `pyslurm`, of a broker on the cluster itself, the site's care does: audits and project accounts."""
+    rest_url: str | None = Field(default=None, pattern=REST_URL_PATTERN, examples=["https://slurm.example.org:6820"])
+    """slurmrestd's address: https, or on the broker's own machine http or a Unix socket."""
+    rest_ca_file: str | None = Field(default=None, min_length=1, max_length=4096)
+    """The authority of slurmrestd's certificate, on the broker's machine; without it those that the machine trusts."""
+    pyslurm_command: list[Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,4096}$")]] | None = Field(
+        default=None, min_length=1, max_length=16, examples=[["/opt/idf/bin/python", "-I", "/usr/libexec/idf-pyslurm"]]
+    )
+    """What starts the child that has pyslurm: its Python, `-I` and the installed `idf-pyslurm`, by whole paths."""
 
     @field_validator("gpu_types")
     @classmethod
@@ -43,6 +59,36 @@ class SiteIn(Schema):
         if CPU_CLASS in value:
             raise ValueError(f"the name {CPU_CLASS} is reserved for jobs without GPU: choose another name")
         return value
+
+    @model_validator(mode="after")
+    def _says_what_starts_pyslurm(self) -> "SiteIn":
+        if self.transport == "pyslurm" and self.pyslurm_command is None:
+            raise ValueError("the transport pyslurm needs pyslurm_command, what starts its child on this machine")
+        if self.transport != "pyslurm" and self.pyslurm_command is not None:
+            raise ValueError("pyslurm_command belongs to the transport pyslurm: set transport to pyslurm")
+        return self
+
+    @model_validator(mode="after")
+    def _says_where_slurmrestd_is(self) -> "SiteIn":
+        if self.transport == "rest" and self.rest_url is None:
+            raise ValueError("the transport rest needs rest_url, the address of slurmrestd")
+        if self.transport != "rest" and (self.rest_url is not None or self.rest_ca_file is not None):
+            raise ValueError("rest_url and rest_ca_file belong to the transport rest: set transport to rest")
+        if self.rest_url is not None and self.rest_url.startswith("http:") and not _is_this_machine(self.rest_host):
+            raise ValueError("rest_url must be https: a token that travels in the clear can be used by whoever sees it")
+        return self
+
+    @property
+    def rest_host(self) -> str | None:
+        """slurmrestd's host; None where there is none, or a Unix socket."""
+        return urlsplit(self.rest_url).hostname if self.rest_url is not None else None
+
+
+def _is_this_machine(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 class FindingOut(BaseModel):
@@ -77,6 +123,7 @@ class SiteOut(BaseModel):
     id: str
     name: str
     kind: str
+    transport: str
     isolation: str
     gpu_types: dict[str, str]
     constraints: dict[str, str]

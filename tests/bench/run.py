@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import write
 
 BENCHES = (
-    "dispatch_ssh", "dispatch_pyslurm", "accept", "reconcile_10k", "cli_cold", "first_line", "hold_postgres",
-    "audit_10m",
+    "dispatch_ssh", "dispatch_rest", "dispatch_pyslurm", "accept", "reconcile_10k", "cli_cold", "first_line",
+    "hold_postgres", "audit_10m",
 )  # fmt: skip
 
 

@@ -74,13 +74,13 @@ def _record(caller: Caller, job_id: str) -> tuple[Table, Mapping[str, Any]]:
 
 
 @contextmanager
-def bench_site(award: str = "9000h", max_jobs: int = 20_000) -> Iterator[BenchSite]:
+def bench_site(award: str = "9000h", max_jobs: int = 20_000, transport: str = "ssh") -> Iterator[BenchSite]:
     """Start a cluster and enrol it; everything is ended and removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="idf-bench-"))
     folder.chmod(0o755)
     cluster = SlurmCluster.start("bench", folder, max_jobs=max_jobs)
     try:
-        region = Region.make(folder / "region", cluster, IDF_BROKER_EMBEDDED_WORKER="false")
+        region = Region.make(folder / "region", cluster, transport=transport, IDF_BROKER_EMBEDDED_WORKER="false")
         region.start()
         try:
             region.enrol(award)

@@ -39,6 +39,7 @@ class Region:
     settings: Mapping[str, str] = field(default_factory=dict)
     ssh_port: int | None = None
     """Where the site is reached, if not at its own port."""
+    transport: str = "ssh"
     broker: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -53,11 +54,12 @@ class Region:
         *,
         database_url: str | None = None,
         port: int | None = None,
+        transport: str = "ssh",
         **settings: str,
     ) -> "Region":
         """Lay the broker's database and its first tokens; nothing runs yet."""
         folder.mkdir(parents=True, exist_ok=True)
-        region = cls(folder.resolve(), cluster, port or free_port(), database_url, settings)
+        region = cls(folder.resolve(), cluster, port or free_port(), database_url, settings, transport)
         region.admin("migrate")
         for person, roles in PEOPLE.items():
             options = [word for role in roles for word in ("--role", role)]
@@ -164,6 +166,7 @@ class Region:
         """Write the site's enrolment as an operator would."""
         cluster = self.cluster
         accounts = ", ".join(json.dumps(account) for account in cluster.pool)
+        rest = f'rest_url = "{cluster.slurmrestd}"\n' if self.transport == "rest" else ""
         file = self.folder / "site.toml"
         file.write_text(
             f"""# The site as the broker reaches it; files lie on the broker's machine.
@@ -178,7 +181,8 @@ isolation = "{cluster.isolation}"
 accounts = [{accounts}]
 gpus_per_job_max = 8
 kill_grace_s = 60
-
+transport = "{self.transport}"
+{rest}
 [gpu_types]
 {json.dumps(GPU_CLASS)} = "a100"
 

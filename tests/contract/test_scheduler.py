@@ -1,4 +1,4 @@
-"""What every scheduler promises, asked of the one in memory and of a real Slurm, over SSH and by pyslurm."""
+"""What every scheduler promises, asked of the one in memory and of a real Slurm, by each of its three transports."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -94,15 +94,15 @@ class SlurmGround:
         return datetime.now(UTC)
 
 
-REAL = {"slurm": "slurm_site", "pyslurm": "pyslurm_site"}
+ON_SLURM = {"ssh": "slurm_site", "rest": "slurm_rest_site", "pyslurm": "pyslurm_site"}
 
 
-@pytest.fixture(params=["fake", *(pytest.param(name, marks=pytest.mark.cluster) for name in REAL)])
+@pytest.fixture(params=["fake", *(pytest.param(transport, marks=pytest.mark.cluster) for transport in ON_SLURM)])
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     if request.param == "fake":
         yield FakeGround()
         return
-    make: Callable[..., Any] = request.getfixturevalue(REAL[request.param])
+    make: Callable[..., Any] = request.getfixturevalue(ON_SLURM[request.param])
     yield SlurmGround(make(), request.getfixturevalue("slurm_cluster").accounts[0])
 
 

@@ -225,3 +225,79 @@ def test_one_command_for_all_jobs_and_its_words_are_checked(place: Place) -> Non
     assert (said["rows_not_written"], said["accounting"][0]["out"]) == (0, "2|COMPLETED\n")
     assert (place.home / "calls").read_text().split() == ["squeue", "sdiag", "sacct"]
     assert "error" in place.ask(frame({"do": "observe", "ids": ["1 --help"]}))[0][1]
+
+
+# ── slurmrestd ──────────────────────────────────────────────────────────────────────────────────────────
+
+JWT = "eyJh.eyJz.c2ln"
+
+
+@pytest.fixture
+def minting(place: Place) -> Place:
+    """A site whose only account is SlurmUser."""
+    settings = json.loads((place.gateway.parent / "idf-gateway.json").read_text())
+    (place.gateway.parent / "idf-gateway.json").write_text(json.dumps({**settings, "slurm_user": place.me}))
+    place.command("scontrol", f'echo "$@" >> "$HOME/minted"; echo SLURM_JWT={JWT}')
+    return place
+
+
+def begin(place: Place, batch: str = "r", life_s: int = 100) -> list[tuple[str, dict[str, Any]]]:
+    accounts = {"opened_for": [place.me], "minted_for": [place.me]}
+    return place.ask(frame({"do": "begin", "batch": batch, "life_s": life_s, **accounts}))
+
+
+def test_a_batch_for_slurmrestd_is_opened_once_and_says_until_when(minting: Place) -> None:
+    now = int(time.time())
+    (account, opened), _, (_, told), end = begin(minting)
+    assert (account, opened["begun"], opened["home"]) == (minting.me, True, str(minting.home))
+    assert opened["environment"]["PATH"].startswith(str(minting.bin))
+    assert told["tokens"] == {minting.me: JWT}
+    assert end == ("*", {"end": True})
+    assert (minting.home / "minted").read_text() == f"token username={minting.me} lifespan=100\n"
+    begun, until = (minting.home / ".idf/batches/r").read_text().splitlines()
+    assert begun == "begun"
+    assert now + 100 < int(until.split()[1]) <= time.time() + 101
+    assert begin(minting)[0][1] == {"used": True}
+    burnt = minting.burn("r")
+    assert 95 <= burnt["open_s"] <= 101
+    assert burnt["begun"] == []
+
+
+def test_a_token_that_lives_is_used_for_another_batch(minting: Place) -> None:
+    asked = {"do": "begin", "batch": "r", "life_s": 100, "opened_for": [minting.me], "minted_for": []}
+    answers = minting.ask(frame(asked))
+    assert answers[0][1]["begun"]
+    assert answers[2][1]["tokens"] == {}
+    assert not (minting.home / "minted").exists()
+    assert minting.burn("r")["open_s"] > 90, "no token of this batch's can have been minted for longer"
+
+
+def test_a_closed_batch_is_not_opened_for_slurmrestd(minting: Place) -> None:
+    assert "open_s" not in minting.burn("r")
+    assert "closed" in begin(minting)[0][1]["refused"]
+    assert "until" not in (minting.home / ".idf/batches/r").read_text()
+
+
+def test_without_a_token_no_batch_is_opened(minting: Place) -> None:
+    minting.command("scontrol", "echo 'not allowed' >&2; exit 1")
+    answers = begin(minting)
+    assert "not allowed" in answers[0][1]["error"]
+    assert not (minting.home / ".idf/batches/r").exists()
+
+
+@pytest.mark.parametrize("said", ["", "SLURM_JWT=", "SLURM_JWT=a.b", "SLURM_JWT=a.b.c d", "SLURM_JWT=a.b.c;id"])
+def test_what_is_no_token_is_never_handed_on(minting: Place, said: str) -> None:
+    minting.command("scontrol", f"echo '{said}'")
+    assert "tokens" not in begin(minting)[0][1]
+
+
+@pytest.mark.parametrize("life_s", [0, -1, 901])
+def test_a_token_lives_at_most_a_quarter_of_an_hour(minting: Place, life_s: int) -> None:
+    assert "at most 900 s" in begin(minting, life_s=life_s)[0][1]["error"]
+    assert not (minting.home / "minted").exists()
+
+
+def test_others_get_no_token(minting: Place) -> None:
+    asked = frame({"do": "tokens", "minted_for": ["root", "--help", minting.me], "life_s": 60})
+    assert minting.ask(asked)[0][1]["tokens"] == {minting.me: JWT}
+    assert len((minting.home / "minted").read_text().splitlines()) == 1

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import Rejected, Uncertain, Unreachable
-from adapters.port import Absent, Accepted, JobSpec, Known, Sent
+from adapters.port import UNLIMITED_S, Absent, Accepted, JobSpec, Known, Sent
 from adapters.slurm import pyslurm_child as child
 from adapters.slurm.commands import frame
 from adapters.slurm.pyslurm_site import ChildProcesses, PyslurmSettings, SlurmPyslurm
@@ -287,7 +287,8 @@ def test_a_job_that_waits_has_no_times_yet() -> None:
     waits = a_job(state="PENDING", run_time=0, **nothing)
     rows, odd = queue_rows("|".join(["12", *child.fields_of(waits, "idf001")]), child.gateway.QUEUE_FIELDS.split(","))
     assert not odd
-    assert (rows[0].started_at, rows[0].time_limit_s, rows[0].tres.gpus) == (None, None, None)
+    assert (rows[0].started_at, rows[0].tres.gpus) == (None, None)
+    assert rows[0].time_limit_s == UNLIMITED_S, "a limit is always asked for: pyslurm's None is one that was taken away"
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,9 @@ def test_the_end_waits_for_accounting(recorded: Callable[[str], bytes]) -> None:
 def test_a_runaway_is_at_work_in_accounting_alone(recorded: Callable[[str], bytes]) -> None:
     """The queue forgot the job, the controller has nothing left to tell, and accounting never heard of its end."""
     said = (
-        recorded("observe")
+        without_its_end(recorded("observe"), elapsed_s=4000)
         .replace(b"\\n1|COMPLETED|0|", b"\\n99|COMPLETED|0|")
         .replace(b"1|COMPLETED|idf001|", b"1|RUNNING|idf001|")
-        .replace(b"|1795403459|1|10|0:0", b"|Unknown|4000|10|0:0")
     )
     seen = observe(said, known("succeeded"), known("running"))
     assert seen.runaways == {"1"}
@@ -214,6 +213,8 @@ def test_adoption_finds_each_name_once(recorded: Callable[[str], bytes]) -> None
     ("burnt", "verdict"),
     [
         ('{"batch":"b","closed_s_ago":0,"begun":[],"answers":[]}', Absent),
+        ('{"batch":"b","closed_s_ago":0,"begun":[],"answers":[],"open_s":-9}', Uncertain),
+        ('{"batch":"b","closed_s_ago":0,"begun":[],"answers":[],"open_s":-10}', Absent),
         ('{"batch":"b","busy":true}', Uncertain),
         ('{"batch":"other","closed_s_ago":0,"begun":[],"answers":[]}', Unreachable),
         ('{"batch":"b","closed_s_ago":9,"begun":["idf-nobody"],"answers":[]}', Uncertain),
