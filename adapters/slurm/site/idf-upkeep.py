@@ -136,10 +136,13 @@ def jobs_of(site: "Any", account: str, *states: str) -> "List[str]":
 
 
 def not_written(site: "Any", account: str) -> "List[str]":
-    """Return the account's jobs that the queue still knows, and whose end accounting does not know yet."""
+    """Return the account's jobs that the queue still knows, and that accounting does not know whole.
+
+    slurmctld writes a quick job in two goes, up to 5 s apart; the partition comes with the second one.
+    """
     left = set(jobs_of(site, account, "--states=all"))
     for some in gateway.chunks(sorted(left)):
-        asked = ["--jobs=" + ",".join(some), "--format=JobIDRaw,End,Account"]
+        asked = ["--jobs=" + ",".join(some), "--format=JobIDRaw,End,Partition"]
         done = site.run(["sacct", "--noheader", "--parsable2", "--allocations", *asked])
         if done["rc"] != 0:
             raise Failed(f"sacct: {done['err'][:300]}")
