@@ -4,7 +4,7 @@ A site takes no job while a problem stands. Whether project accounts are isolate
 project has; where all are taken, the last proof stands until a crossing succeeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,7 +35,23 @@ def look(services: Services, site_id: str, settings: SiteIn) -> dict[str, Any]:
         return _row(None, (away,), proven_at)
     if audit.proven is not None:
         proven_at = utcnow() if audit.proven else None
-    return _row(audit.scheduler[:100], _judged(audit, settings, proven_at), proven_at)
+    found = (*_judged(audit, settings, proven_at), *_by_transport(services, site_id, settings, audit))
+    return _row(audit.scheduler[:100], found, proven_at)
+
+
+def _by_transport(services: Services, site_id: str, settings: SiteIn, audit: Audit) -> Iterator[Finding]:
+    """Yield what is wrong with the way that jobs are sent by, where it is another one than the audit's."""
+    if settings.transport == "ssh":
+        return
+    remedy = "see adapters/slurm/README.md for what it needs"
+    try:
+        problems = services.schedulers.at(site_id, settings).check().problems
+    except SiteError as error:
+        problems = (f"the site does not answer by {settings.transport}: {error.reason}",)
+    known = {f"{finding.sentence}: {finding.remedy}" for finding in audit.findings}
+    for sentence in problems:
+        if sentence not in known:
+            yield Finding("transport-unusable", Severity.PROBLEM, sentence, remedy)
 
 
 def _row(scheduler: str | None, findings: Sequence[Finding], proven_at: datetime | None) -> dict[str, Any]:

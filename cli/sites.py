@@ -1,5 +1,8 @@
 """The operator's commands: sites and GPU classes."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +47,27 @@ def enrol_site(
     """
     chosen = {"transport": transport, "rest_url": rest_url}
     description = _description(file) | {key: value for key, value in chosen.items() if value is not None}
-    return _told(connect(AUDIT_S).post("/v1/sites", description), "is enrolled", in_json=in_json)
+    client = connect(AUDIT_S)
+    with _auditing(description.get("name", file.stem)):
+        answer = client.post("/v1/sites", description)
+    return _told(answer, "is enrolled", in_json=in_json)
+
+
+@contextmanager
+def _auditing(name: object) -> Iterator[None]:
+    """Tell that an audit is under way, with its time on a terminal."""
+    doing = f"auditing {one_line(name)}: some 20 s, longer where its queue is"
+    if not sys.stderr.isatty():
+        note(doing)
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(doing)
+        yield
 
 
 def _description(file: Path) -> Row:
@@ -99,7 +122,10 @@ def examine_site(
     """
     if last:
         return _told(connect().get(f"/v1/sites/{part(name)}/audit"), "was audited", in_json=in_json)
-    return _told(connect(AUDIT_S).post(f"/v1/sites/{part(name)}/check"), "is audited", in_json=in_json)
+    client = connect(AUDIT_S)
+    with _auditing(name):
+        answer = client.post(f"/v1/sites/{part(name)}/check")
+    return _told(answer, "is audited", in_json=in_json)
 
 
 def _told(answer: Row, what: str, *, in_json: bool) -> int:

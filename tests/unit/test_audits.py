@@ -7,6 +7,8 @@ import pytest
 from sqlmodel import select, update
 from world import World, world
 
+from adapters.errors import Unreachable
+from adapters.port import SiteFacts
 from adapters.upkeep import Finding, Severity
 from broker.models import ProjectAccount, Site
 
@@ -116,6 +118,33 @@ def test_a_site_that_does_not_answer_says_so_and_keeps_its_proof(region: World) 
 def test_another_cluster_behind_the_address_is_a_problem(region: World) -> None:
     region.upkeep.cluster = "other"
     assert "calls its cluster other, the enrolment fake" in check(region)["cluster-other"]["sentence"]
+
+
+REST = {"transport": "rest", "rest_url": "http://127.0.0.1:6820"}
+
+
+def test_what_jobs_are_sent_by_is_looked_at_as_well(region: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    region.upkeep.findings = (DISK,)
+    said = SiteFacts("fake 1", "fake", ("no room is left: remove something", "slurmrestd is of no use"))
+    monkeypatch.setattr(region.scheduler, "check", lambda: said)
+    over_ssh = region.enrol_site(name="over-ssh", accounts=["idf008", "idf009"])
+    assert [one["code"] for one in over_ssh["findings"]] == ["disk-full"]
+    enrolled = region.enrol_site(name="by-rest", accounts=["idf006", "idf007"], **REST)
+    found = {one["code"]: one for one in enrolled["findings"]}
+    assert set(found) == {"disk-full", "transport-unusable"}, "what the audit found already is not told twice"
+    assert found["transport-unusable"]["sentence"] == "slurmrestd is of no use"
+    assert "slurmrestd is of no use" in enrolled["problems"]
+
+
+def test_a_site_that_its_transport_does_not_reach_takes_no_job(
+    region: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> SiteFacts:
+        raise Unreachable("connection refused")
+
+    monkeypatch.setattr(region.scheduler, "check", away)
+    enrolled = region.enrol_site(name="by-rest", accounts=["idf006", "idf007"], **REST)
+    assert enrolled["problems"] == ["the site does not answer by rest: connection refused"]
 
 
 def test_a_repeated_enrolment_gets_its_first_answer_and_audits_nothing(region: World) -> None:

@@ -21,7 +21,8 @@ def test_enrolling_tells_each_finding_problems_first_and_exits_3(run: Any, broke
     ran = run("site", "enrol", str(file))
     assert ran.code == Exit.REFUSED
     assert "site jean-zay is enrolled, slurm 22.05, isolation accounts, proven on" in ran.out
-    problem, remedy, advice = ran.err.splitlines()[:3]
+    doing, problem, remedy, advice = ran.err.splitlines()[:4]
+    assert doing.startswith("auditing jz: ")
     assert problem.startswith("problem: GPUs do ")
     assert problem.endswith("[gpus-not-accounted]")
     assert "\x1b" not in ran.err
@@ -41,6 +42,7 @@ def test_the_last_audit_is_shown_without_asking_the_site(run: Any, broker: Broke
     broker.answers["GET", "/v1/sites/jean-zay/audit"] = (200, {**AUDIT, "proven_at": None})
     ran = run("site", "doctor", "jean-zay", "--last")
     assert ran.code == Exit.REFUSED
+    assert "auditing" not in ran.err
     assert "proven" not in ran.out
     assert [call.method for call in broker.calls] == ["GET"]
 
