@@ -59,7 +59,7 @@ class Region:
     ) -> "Region":
         """Lay the broker's database and its first tokens; nothing runs yet."""
         folder.mkdir(parents=True, exist_ok=True)
-        region = cls(folder.resolve(), cluster, port or free_port(), database_url, settings, transport)
+        region = cls(folder.resolve(), cluster, port or free_port(), database_url, settings, transport=transport)
         region.admin("migrate")
         for person, roles in PEOPLE.items():
             options = [word for role in roles for word in ("--role", role)]
