@@ -28,24 +28,26 @@ def look(services: Services, site_id: str, settings: SiteIn) -> dict[str, Any]:
     with services.database.read() as session:
         expected, proven_at = _expected(session, site_id, settings)
     try:
-        audit = services.upkeeps.at(site_id, settings).audit(expected)
+        with services.upkeeps.apart(settings) as upkeep:
+            audit = upkeep.audit(expected)
     except SiteError as error:
         sentence = f"it did not answer: {error.reason}"
         away = Finding("site-silent", Severity.PROBLEM, sentence, "see to it, then ask again")
         return _row(None, (away,), proven_at)
     if audit.proven is not None:
         proven_at = utcnow() if audit.proven else None
-    found = (*_judged(audit, settings, proven_at), *_by_transport(services, site_id, settings, audit))
+    found = (*_judged(audit, settings, proven_at), *_by_transport(services, settings, audit))
     return _row(audit.scheduler[:100], found, proven_at)
 
 
-def _by_transport(services: Services, site_id: str, settings: SiteIn, audit: Audit) -> Iterator[Finding]:
+def _by_transport(services: Services, settings: SiteIn, audit: Audit) -> Iterator[Finding]:
     """Yield what is wrong with the way that jobs are sent by, where it is another one than the audit's."""
     if settings.transport == "ssh":
         return
     remedy = "see adapters/slurm/README.md for what it needs"
     try:
-        problems = services.schedulers.at(site_id, settings).check().problems
+        with services.schedulers.apart(settings) as scheduler:
+            problems = scheduler.check().problems
     except SiteError as error:
         problems = (f"the site does not answer by {settings.transport}: {error.reason}",)
     known = {f"{finding.sentence}: {finding.remedy}" for finding in audit.findings}

@@ -1,7 +1,8 @@
 """The one composition root: settings in, services out. Nothing happens at import anywhere else."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -60,6 +61,15 @@ class Adapters(Generic[Adapter]):
             adapter = self._make(settings)
             self._open[site_id] = (settings, adapter)
             return adapter
+
+    @contextmanager
+    def apart(self, settings: SiteIn) -> Iterator[Adapter]:
+        """Open one that nobody else uses, for settings that may not come to be the site's."""
+        adapter = self._make(settings)
+        try:
+            yield adapter
+        finally:
+            adapter.close()
 
     def close(self) -> None:
         """Close all adapters."""

@@ -92,7 +92,8 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
     rows = session.execute(due).all()
     late = [row for row in rows if min(row.deadline_at, row.award_end_at) <= now]
     end_unsent(session, late, JobState.CANCELLED, "the award ended before the job could start", now)
-    taken = still_theirs(session, desk.settings, desk.site_id, [row for row in rows if row not in late])
+    offered = [row for row in rows if row not in late and (row.gpus == 0 or row.gpu_class in desk.settings.gpu_types)]
+    taken = still_theirs(session, desk.settings, desk.site_id, offered)
     if desk.settings.isolation == "shared":
         taken = _of_one_project(session, desk.site_id, taken)
     taken = within_ceilings(session, taken)

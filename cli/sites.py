@@ -82,6 +82,28 @@ def _description(file: Path) -> Row:
         raise Failure(Exit.USAGE, f"{file} is not valid TOML: {error}") from error
 
 
+@site.command("set")
+def change_site(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="All that is known of the site now.")],
+    in_json: Json = False,
+) -> int:
+    """Change an enrolled site as its file now describes it; it is audited as at its enrolment.
+
+    Refused while jobs or accounts stand on what would go. What was found is what `site enrol` would have found.
+
+    \b
+    Example:
+      idf-compute site set jean-zay.toml
+    """
+    description, client = _description(file), connect(AUDIT_S)
+    name = description.get("name")
+    if not isinstance(name, str):
+        raise Failure(Exit.USAGE, f"{file} does not say which site it describes", 'name = "…"')
+    with _auditing(name):
+        answer = client.post(f"/v1/sites/{part(name)}/settings", description)
+    return _told(answer, "is changed", in_json=in_json)
+
+
 @site.command("list")
 def list_sites(in_json: Json = False) -> None:
     """List sites, their GPUs and problems.

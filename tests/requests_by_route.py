@@ -88,6 +88,7 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/refunds/{refund_id}/refuse": ("marc", {"why": "the node was not at fault"}),
     "/sites": ("olga", {**SITE, "name": "second"}),
     "/sites/{name}/check": ("olga", None),
+    "/sites/{name}/settings": ("olga", {**SITE, "gpus_per_job_max": 4}),
     "/jobs": ("ines", JOB),
     "/jobs/plan": ("ines", JOB),
     "/quota/why": ("ines", JOB),

@@ -18,6 +18,8 @@ OLDEST, NEWEST = (22, 5), (26, 5)
 SKEW_ADVICE_S, SKEW_PROBLEM_S = 5, 60
 """munge refuses a request 300 s away; times of jobs are compared to the second long before that."""
 MIN_JOB_AGE_S = 60
+LOG_BYTES_MIN, LOG_FILES_MIN = 1 << 30, 10_000
+"""Free in an account's home, where its logs, scripts and snapshots go: less, and jobs soon fail for want of room."""
 SBATCH_ADVICE_S, SBATCH_PROBLEM_S = 2.0, 15.0
 ROWS_ADVICE, ROWS_PROBLEM = 100, 10_000
 """Records that slurmctld keeps because slurmdbd did not take them; it drops them at MaxDBDMsgs, 10,000 by default."""
@@ -205,7 +207,7 @@ def _requeues(facts: Facts) -> Iterator[Finding]:
         yield _advice(
             "preemption-requeues",
             "a preempted job runs again, and every run is charged",
-            "set PreemptMode=CANCEL, or allow requeues in the site's enrolment",
+            "set PreemptMode=CANCEL on the partition that jobs are sent to",
         )
 
 
@@ -378,11 +380,29 @@ def _pool(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _log_folder(facts: Facts) -> Iterator[Finding]:
+    homes: Mapping[str, Json] = facts.said.get("homes", {})
+    full = {
+        account
+        for account, found in homes.items()
+        if found.get("free_bytes", LOG_BYTES_MIN) < LOG_BYTES_MIN
+        or 0 <= found.get("free_files", LOG_FILES_MIN) < LOG_FILES_MIN
+    }
+    if full:
+        left = min(int(homes[account]["free_bytes"]) for account in full) >> 20
+        yield _problem(
+            "log-folder-full",
+            f"{left} MiB or fewer than {LOG_FILES_MIN:,} files are left for logs and snapshots in the home of "
+            f"{_listed(full)}",
+            "make room on that file system, or raise the quota",
+        )
+
+
 def _listed(words: Collection[str]) -> str:
     return ", ".join(sorted(words))
 
 
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     silence, _release, accounting, _database_lag, _times, _clock, _zone, _job_age, _requeues, _escapes, _latency,
-    _partition, _gpu_types, privacy, _login, _pool,
+    _partition, _gpu_types, privacy, _login, _pool, _log_folder,
 )  # fmt: skip

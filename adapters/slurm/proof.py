@@ -34,6 +34,9 @@ CROSSINGS: Mapping[str, tuple[str, str]] = {
     "read_environment": ("read the other's environment", "mount /proc with hidepid=2 on every node"),
     "trace_process": ("open the memory of the other's process", "set kernel.yama.ptrace_scope=1, and separate uids"),
     "signal_process": ("signal the other's process", "give each project account a uid of its own"),
+    "open_gpu": (
+        "open a GPU that its job was not given", "set TaskPlugin=task/cgroup, and ConstrainDevices=yes in cgroup.conf",
+    ),
     "see_in_queue": ("see the other's job in the queue", "add jobs to PrivateData"),
     "see_details": ("see the details of the other's job", "add jobs to PrivateData"),
     "see_in_accounting": ("see the other's job in accounting", "add jobs to PrivateData in slurmdbd.conf"),
@@ -65,6 +68,14 @@ def spec(account: str, token: str, theirs: str = "") -> JobSpec:
     return JobSpec(
         name=f"idf-proof-{token}", account=account, gpus=0, gpu_type="", time_limit_s=TIME_LIMIT_S,
         script=SCRIPT.read_bytes(), environment=environment, cpus=1,
+    )  # fmt: skip
+
+
+def log_spec(account: str, token: str) -> JobSpec:
+    """Return a job that does nothing but write to its log, for a site where there is nothing to prove."""
+    return JobSpec(
+        name=f"idf-proof-{token}", account=account, gpus=0, gpu_type="", time_limit_s=60,
+        script=b"echo idf-proof done\n", environment={}, cpus=1,
     )  # fmt: skip
 
 
@@ -121,15 +132,13 @@ def judge(trials: Iterable[Trial]) -> tuple[bool | None, list[Finding]]:
         found.append(unproven(f"these crossings could not be tried: {', '.join(silent)}"))
     absent = sorted({c for t in trials for c, verdict in t.verdicts.items() if verdict == "absent"})
     if absent:
-        sentence = f"crossings were not tried for want of their program on the node: {', '.join(absent)}"
-        remedy = "install Slurm's commands and an SSH client on compute nodes, or prove these by hand"
+        sentence = f"crossings were not tried, since the node lacks their program or a GPU: {', '.join(absent)}"
+        remedy = "install Slurm's commands and an SSH client on nodes with GPUs, or prove these by hand"
         found.append(Finding("isolation-partly-tried", Severity.ADVICE, sentence, remedy))
     return (False if broken else None if silent else True), found
 
 
-def unproven(why: str) -> Finding:
+def unproven(why: str, remedy: str = "see to that, then `idf-compute site doctor`") -> Finding:
     """Return the finding of a proof that did not come to its end."""
-    return Finding(
-        "isolation-not-proven", Severity.PROBLEM, f"the isolation of project accounts is not proven: {why}",
-        "see to that, then `idf-compute site doctor`",
-    )  # fmt: skip
+    sentence = f"the isolation of project accounts is not proven: {why}"
+    return Finding("isolation-not-proven", Severity.PROBLEM, sentence, remedy)

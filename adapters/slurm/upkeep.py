@@ -4,12 +4,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
-from adapters.port import Accepted
+from adapters.port import Accepted, JobSpec, Known
 from adapters.slurm import proof
-from adapters.slurm.commands import ReadLog, Reply, Submit, frame
+from adapters.slurm.commands import Cancel, ReadLog, Reply, Submit, frame
 from adapters.slurm.findings import Facts, findings
 from adapters.slurm.scheduler import SlurmSettings
 from adapters.slurm.ssh import SshConnection
@@ -51,6 +52,8 @@ class SlurmUpkeep:
         if expected.accounts:
             proven, more = self._prove(expected)
             found += more
+        else:
+            found += self._try_log(expected)
         release, cluster = facts.output("release").strip(), facts.configuration.get("ClusterName", "")
         return Audit(release, cluster, tuple(found), proven)
 
@@ -115,12 +118,27 @@ class SlurmUpkeep:
             raise Uncertain(reply.broken().reason)
         return reply.site
 
-    # ── the proof ──
+    # ── the proof, or at least a job ──
+
+    def _try_log(self, expected: Expected) -> list[Finding]:
+        """Let one job write to its log, and read that."""
+        deadline, sent = time.monotonic() + self._proof_s_max, None
+        try:
+            sent = self._hand_over(proof.log_spec(expected.pool[0], secrets.token_hex(8)), expected)
+            self._wait(sent, proof.is_done, deadline)
+        except SiteError as error:
+            if sent is not None:
+                self._connection.ask(frame(Cancel([sent]).request), self._settings.answer_s_max)
+            sentence = f"a job that only writes to its log did not come to its end: {error.reason}"
+            remedy = "see whether the partition takes jobs, and whether the home is the same on nodes and login node"
+            return [Finding("log-not-read", Severity.PROBLEM, sentence, remedy)]
+        return []
 
     def _prove(self, expected: Expected) -> tuple[bool | None, list[Finding]]:
         """Try to cross between two accounts that no project has; they are closed and wiped again afterwards."""
         if len(expected.free) < len(proof.GROUPS):
-            return None, [proof.unproven("it needs two accounts that no project has")]
+            remedy = "widen the pool: install-gateway.sh --accounts N, and `accounts` in the site's file"
+            return None, [proof.unproven("it needs two accounts that no project has", remedy)]
         pair = (expected.free[0], expected.free[1])
         try:
             for account, group in zip(pair, proof.GROUPS, strict=True):
@@ -154,42 +172,45 @@ class SlurmUpkeep:
         log_of_one = self._wait(self._send(one, expected, there), proof.is_done, deadline)
         return [proof.Trial.read(two, log_of_two), proof.Trial.read(one, log_of_one)]
 
-    def _send(self, account: str, expected: Expected, theirs: proof.Victim | None = None) -> tuple[str, str]:
-        """Send one job of the proof, to the other's node if there is one; return its account and name.
+    def _send(self, account: str, expected: Expected, theirs: proof.Victim | None = None) -> Known:
+        """Send one job of the proof, to the other's node if there is one.
 
         Raises:
             SiteError: it was not accepted.
         """
         token = secrets.token_hex(8)
-        job = replace(proof.spec(account, token, theirs.words if theirs else ""), partition=expected.partition)
-        command = Submit(f"proof-{token}", [job], parallel=1, timeout_s=30, sbatch_s=30)
+        return self._hand_over(proof.spec(account, token, theirs.words if theirs else ""), expected, theirs)
+
+    def _hand_over(self, job: JobSpec, expected: Expected, theirs: proof.Victim | None = None) -> Known:
+        job = replace(job, partition=expected.partition)
+        command = Submit(f"batch-{job.name}", [job], parallel=1, timeout_s=30, sbatch_s=30)
         if theirs is not None:
-            command.request["accounts"][account]["jobs"][0]["args"].append(f"--nodelist={theirs.node}")
+            command.request["accounts"][job.account]["jobs"][0]["args"].append(f"--nodelist={theirs.node}")
         answer = self._connection.ask(frame(command.request), self._settings.answer_s_max)
         given = command.read(Reply.read(answer.output, answer.error))[job.name]
         if not isinstance(given, Accepted):
             raise given
-        return account, job.name
+        return Known(job.name, job.account, given.site_job_id, datetime.now(UTC))
 
-    def _victim(self, job: tuple[str, str], deadline: float) -> proof.Victim:
+    def _victim(self, job: Known, deadline: float) -> proof.Victim:
         found = proof.victim(self._wait(job, lambda log: proof.victim(log) is not None, deadline))
         assert found is not None  # noqa: S101 (waited for; for the type checker)
         return found
 
-    def _wait(self, job: tuple[str, str], enough: Callable[[bytes], bool], deadline: float) -> bytes:
+    def _wait(self, job: Known, enough: Callable[[bytes], bool], deadline: float) -> bytes:
         """Return a job's log once it bears what is waited for.
 
         Raises:
             Unreachable: that did not come in time.
         """
-        log, (account, name) = b"", job
+        log = b""
         while not enough(log):
             if time.monotonic() > deadline:
                 raise Unreachable(
-                    f"a job of it wrote too little within {self._proof_s_max:.0f} s: the queue may be long, or a home may "
-                    "not be the same on nodes and login node"
+                    f"a job of it wrote too little within {self._proof_s_max:.0f} s: the queue may be long, or a home "
+                    "may not be the same on nodes and login node"
                 )
-            command = ReadLog(account, name, len(log), LOG_BYTES_MAX, 5.0)
+            command = ReadLog(job.account, job.name, len(log), LOG_BYTES_MAX, 5.0)
             answer = self._connection.ask(frame(command.request), self._settings.answer_s_max)
             log += command.read(Reply.read(answer.output, answer.error)).data
         return log

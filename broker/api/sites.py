@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, func, select
 
+from broker.accounts import lock_site
 from broker.addresses import check_address
 from broker.api.edge import ANYBODY, At, GuardedRoute, allow, answered
 from broker.api.pages import Cursor, Limit, after, page
@@ -13,6 +14,7 @@ from broker.audits import look
 from broker.models import Project, ProjectAccount, Site
 from broker.names import check_free, named
 from broker.schemas import AccountOut, AuditOut, FindingOut, Page, SiteIn, SiteOut, Slug
+from broker.site_changes import check_change
 from storage.tables import new_id, utcnow
 
 router = APIRouter(route_class=GuardedRoute, tags=["sites"])
@@ -24,8 +26,7 @@ SHOWN = set(SiteIn.model_fields) & set(SiteOut.model_fields)
 @router.post("/sites", status_code=201, response_model=AuditOut, openapi_extra=allow("operator"))
 def enrol_site(body: SiteIn, at: At) -> Response:
     """Enrol a site: it is audited first, which takes up to some minutes, and takes no job while a problem stands."""
-    for host in filter(None, (body.host, body.rest_host)):
-        check_address(host, allow_loopback=at.services.settings.allow_loopback_sites)
+    _check_hosts(body, at)
     with at.read() as session:
         if (kept := answered(session, at.question(body))) is not None:
             return kept
@@ -71,6 +72,31 @@ def check_site(name: Slug, at: At) -> Response:
     return at.once(None, act, status=200)
 
 
+@router.post("/sites/{name}/settings", response_model=AuditOut, openapi_extra=allow("operator"))
+def change_site(name: Slug, body: SiteIn, at: At) -> Response:
+    """Change what is known of a site, all of it; it is audited as at its enrolment."""
+    _check_hosts(body, at)
+    with at.read() as session:
+        if (kept := answered(session, at.question(body))) is not None:
+            return kept
+        site = named(session, Site, name)
+        site_id = site.id
+        check_change(session, site_id, SiteIn.model_validate(site.settings), body)
+    seen = look(at.services, site_id, body)
+
+    def act(session: Session) -> AuditOut:
+        check_change(session, site_id, lock_site(session, site_id), body)
+        changed = session.get_one(Site, site_id)
+        changed.sqlmodel_update({**seen, "settings": body.model_dump()})
+        session.add(changed)
+        session.flush()
+        return _audit_out(session, changed)
+
+    answer = at.once(body, act, status=200)
+    at.services.bell.ring()
+    return answer
+
+
 @router.get("/sites/{name}/audit", openapi_extra=allow("operator", "auditor"))
 def last_audit(name: Slug, at: At) -> AuditOut:
     """Show what the last audit of a site found, and when; the site is not asked."""
@@ -90,6 +116,11 @@ def list_accounts(name: Slug, at: At, limit: Limit = 50, cursor: Cursor = None) 
         )
         rows = session.execute(after(wanted, col(ProjectAccount.account), cursor, limit)).all()
         return page([_account_out(row, project) for row, project in rows], limit, "account")
+
+
+def _check_hosts(body: SiteIn, at: At) -> None:
+    for host in filter(None, (body.host, body.rest_host)):
+        check_address(host, allow_loopback=at.services.settings.allow_loopback_sites)
 
 
 def _account_out(row: ProjectAccount, project: str) -> AccountOut:

@@ -20,11 +20,11 @@ from adapters.slurm.commands import Reply, frame
 from adapters.upkeep import Audit, Expected
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-ADVICE = {"use-not-counted", "processes-escape", "gpus-not-constrained"}
-"""What a test cluster could do better: it has neither cgroups nor priorities."""
+ADVICE = {"use-not-counted", "processes-escape", "gpus-not-constrained", "isolation-partly-tried"}
+"""What a test cluster could do better: it has no cgroups, no priorities and no real GPU to open."""
 LEFT_BEHIND = r"""
 mkdir -p ~/.config deep/er && echo secret > ~/.config/kept && echo secret > deep/er/kept && chmod 000 deep/er deep
-for place in /tmp /var/tmp /dev/shm; do mkdir $place/left && echo secret > $place/left/kept && echo secret > $place/kept; done
+for place in /tmp /var/tmp /dev/shm; do mkdir $place/left && echo secret | tee $place/left/kept >$place/kept; done
 ln -s /etc/passwd /tmp/link-to-passwd
 ipcmk --shmem 4096 --mode 0666
 setsid --fork sleep 987
@@ -146,6 +146,22 @@ def queue_for_all(cluster: SlurmCluster) -> Iterator[None]:
     root(cluster, "scontrol", "reconfigure")
 
 
+@contextmanager
+def gpu_for_all(cluster: SlurmCluster) -> Iterator[None]:
+    """Lay a device where drivers do, in the cluster's own view of an empty folder."""
+    folder = Path("/dev/dri")
+    if folder.exists():
+        pytest.skip("this machine has a GPU of its own")
+    folder.mkdir()
+    try:
+        root(cluster, "mount", "-t", "tmpfs", "-o", "mode=755", "none", str(folder))
+        root(cluster, "mknod", "-m", "666", str(folder / "renderD128"), "c", "1", "3")
+        yield
+        root(cluster, "umount", str(folder))
+    finally:
+        folder.rmdir()
+
+
 HOLES: dict[str, tuple[Callable[[SlurmCluster], object], set[str]]] = {
     "a home that others may enter": (open_home, {"list the other's home", "read a file in the other's home"}),
     "a rule of sudo": (sudo_between, {"act as the other through sudo"}),
@@ -153,7 +169,10 @@ HOLES: dict[str, tuple[Callable[[SlurmCluster], object], set[str]]] = {
         one_tmp, {"read the other's file in /tmp", "read the other's file in /dev/shm"},
     ),
     "a /proc that hides nothing": (processes_for_all, {"see the other's processes"}),
-    "a queue that hides nothing": (queue_for_all, {"see the other's job in the queue", "see the details of the other's job"}),
+    "a queue that hides nothing": (
+        queue_for_all, {"see the other's job in the queue", "see the details of the other's job"},
+    ),
+    "a GPU that anyone may open": (gpu_for_all, {"open a GPU that its job was not given"}),
 }  # fmt: skip
 
 
@@ -236,8 +255,9 @@ def test_an_account_is_wiped_before_the_next_project_gets_it(
     with pytest.raises(Unreachable, match="still open"):
         upkeep.wipe(account)
     assert state(site, first) is AttemptState.RUNNING, "a wipe that was refused has touched nothing"
-    timed = f"mkdir -p cron/crontabs at && echo '* * * * * true' | tee cron/crontabs/{account} >at/a1 && chown {account} at/a1"
-    root(cluster, "sh", "-c", f"mount -t tmpfs none /var/spool && cd /var/spool && {timed}")
+    timed = f"echo '* * * * * true' | tee cron/crontabs/{account} >at/a1 && chown {account} at/a1"
+    spool = "mount -t tmpfs none /var/spool && cd /var/spool && mkdir -p cron/crontabs at"
+    root(cluster, "sh", "-c", f"{spool} && {timed}")
 
     upkeep.close_account(account)
     assert wait_for(lambda: state(site, first) is AttemptState.CANCELLED)
@@ -254,6 +274,7 @@ def test_an_account_is_wiped_before_the_next_project_gets_it(
     upkeep.open_account(account, "idf-prj-two")
     second = send(site, account, FIND)
     assert log(site, second, b"looked") == b"looked\n", "the next project finds nothing"
+    assert state(site, first) is AttemptState.CANCELLED, "accounting still tells of the one before"
     upkeep.close_account(account)
     upkeep.wipe(account)
 
@@ -381,3 +402,29 @@ def test_the_script_wants_a_path_that_only_root_can_change(cluster: SlurmCluster
     assert done.returncode == 2
     assert "writable to nobody else" in done.stderr.decode()
     root(cluster, "rm", "-r", "/srv/open")
+
+
+# ── a site with one account for all ──
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    made = SlurmCluster.start("shared", tmp_path_factory.mktemp("s"), isolation="shared")
+    yield made
+    startup.remove(made.folder)
+
+
+def test_a_shared_site_is_audited_by_a_job_that_writes_to_its_log(shared: SlurmCluster) -> None:
+    upkeep = SlurmUpkeep(settings_of(shared), proof_s_max=20)
+    known_of_it = Expected(False, shared.accounts, shared.accounts, ["a100"], None, 86_400)
+    try:
+        audit = upkeep.audit(known_of_it)
+        assert (audit.proven, problems(audit)) == (None, set())
+        assert "account-shared" in {finding.code for finding in audit.findings}
+        root(shared, "scontrol", "update", "PartitionName=gpu", "State=DOWN")
+        impatient = SlurmUpkeep(settings_of(shared), proof_s_max=3)
+        assert problems(impatient.audit(known_of_it)) == {"log-not-read", "partition-down"}
+        impatient.close()
+        assert root(shared, "squeue", "--noheader") == "", "its job does not stay in the queue"
+    finally:
+        upkeep.close()

@@ -136,9 +136,7 @@ def test_what_jobs_are_sent_by_is_looked_at_as_well(region: World, monkeypatch: 
     assert "slurmrestd is of no use" in enrolled["problems"]
 
 
-def test_a_site_that_its_transport_does_not_reach_takes_no_job(
-    region: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_site_that_its_transport_does_not_reach_takes_no_job(region: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def away() -> SiteFacts:
         raise Unreachable("connection refused")
 

@@ -148,3 +148,23 @@ def test_a_site_of_one_account_is_told_so_and_asked_no_more() -> None:
     found = judged(open_to_all, accounts=False, pool=["me"], free=[])
     assert found["account-shared"][0] is Severity.ADVICE
     assert not [code for code, (severity, _, _) in found.items() if severity is Severity.PROBLEM]
+
+
+@pytest.mark.parametrize(
+    ("left", "found"),
+    [
+        ({"free_bytes": 5 << 20, "free_files": 10**6}, True),
+        ({"free_bytes": 1 << 40, "free_files": 12}, True),
+        ({"free_bytes": 1 << 40, "free_files": -1}, False),
+        ({"free_bytes": 1 << 40, "free_files": 10**6}, False),
+    ],
+)
+def test_a_home_without_room_for_logs_is_a_problem(left: dict[str, int], found: bool) -> None:
+    answer = said()
+    answer["homes"]["idf002"] = {"mode": 0o700, **left}
+    judgement = judged(answer)
+    assert ("log-folder-full" in judgement) is found
+    if found:
+        severity, sentence, _ = judgement["log-folder-full"]
+        assert severity is Severity.PROBLEM
+        assert sentence.endswith("in the home of idf002")

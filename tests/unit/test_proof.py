@@ -10,7 +10,7 @@ from adapters.upkeep import Severity
 
 
 def log(**changes: str) -> bytes:
-    verdicts = {crossing: "refused" for crossing in proof.CROSSINGS} | changes
+    verdicts = dict.fromkeys(proof.CROSSINGS, "refused") | changes
     lines = [f"idf-proof {verdict} {crossing}" for crossing, verdict in verdicts.items() if verdict != "silent"]
     return "\n".join(["secret-abc", "a profile's greeting", *lines, "idf-proof done", ""]).encode()
 
@@ -82,3 +82,9 @@ def test_its_jobs_can_be_sent() -> None:
     job = proof.spec("idf001", "abc", "theirs idf002 /home/idf002 idf-proof-x 1 2")
     assert "theirs" not in batch_script(job), "what one aims at goes as data"
     assert "--job-name=idf-proof-abc" in sbatch_flags(job)
+
+
+def test_a_node_without_a_gpu_to_try_is_told() -> None:
+    proven, found = judged(log(open_gpu="absent"), log())
+    assert proven is True
+    assert "open_gpu" in found["isolation-partly-tried"]

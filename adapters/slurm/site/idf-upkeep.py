@@ -108,9 +108,9 @@ def open_account(request: "Json", site: "Any") -> "Json":
 def close_account(request: "Json", site: "Any") -> "Json":
     """Let nothing new in, end what is there, then take the association away.
 
-    The group stays, without anybody in it: only an operator of Slurm may delete one, and its use stays counted. So does
-    what accounting knows of the jobs: a job whose end was not written before its association went is one that accounting
-    shows to nobody but operators, and it would never be charged.
+    The group stays, without anybody in it: only an operator of Slurm may delete one, and its use stays counted. The
+    association stays until accounting knows the jobs whole: of one that it did not, it would write the rest for nobody,
+    and show it to operators of Slurm only; it would never be charged.
     """
     account = pooled(request, site)
     known = groups_of(site, account)
@@ -225,10 +225,15 @@ def latencies(site: "Any") -> "List[float]":
 
 
 def home(account: str, site: "Any") -> "Json":
-    """Say whether an account and its home are there, and who may look in."""
+    """Say whether an account and its home are there, who may look in, and what room is left for logs."""
     try:
         path = site.home if site.shared else pwd.getpwnam(account).pw_dir
-        return {"mode": stat.S_IMODE(os.stat(path).st_mode)}
+        room = os.statvfs(path)
+        files = room.f_favail if room.f_files else -1  # some file systems do not count
+        return {
+            "mode": stat.S_IMODE(os.stat(path).st_mode),
+            "free_bytes": room.f_bavail * room.f_frsize, "free_files": files,
+        }  # fmt: skip
     except KeyError:
         return {"missing": "account"}
     except OSError as error:

@@ -3,7 +3,6 @@
 #
 # It lays canaries, says where it is, tries each crossing below on THEIRS if there are any, and waits to be tried on.
 # A crossing counts as refused only if the same thing works on its own job, where that can be tried without harm.
-set -o pipefail
 umask 022
 user=$(id -un) token=$IDF_PROOF_TOKEN name=$SLURM_JOB_NAME job=$SLURM_JOB_ID home=$HOME
 secret=secret-$token
@@ -40,6 +39,8 @@ see_process() { head -c 1 "/proc/$pid/cmdline" | grep -q . && echo "$secret"; }
 read_environment() { tr '\0' '\n' <"/proc/$pid/environ"; }
 trace_process() { exec 3<"/proc/$pid/mem" && echo "$secret"; }
 signal_process() { kill -0 "$pid" && echo "$secret"; }
+gpu_devices() { ls -d /dev/nvidia[0-9]* /dev/dri/renderD* 2>/dev/null; }
+open_gpu() { for device in $(gpu_devices); do (exec 3<>"$device") && echo "$secret"; done; } # this job was given none
 see_in_queue() { squeue --noheader --jobs="$job" --format=%j | grep -qx "$name" && echo "$secret"; }
 see_details() { scontrol show job "$job" | grep -q "JobName=$name" && echo "$secret"; }
 see_in_accounting() {
@@ -59,7 +60,8 @@ export -f $(compgen -A function | grep _)
 
 # ── trying them ──
 
-got() { timeout 20 bash -c "set -o pipefail; $1" 2>/dev/null </dev/null | grep -q "$secret"; }
+# Whoever wrote the secret came through, whatever else went wrong on the way: no exit status counts.
+got() { case $(timeout 20 bash -c "$1" 2>/dev/null </dev/null | tr -d '\0') in *"$secret"*) ;; *) return 1 ;; esac; }
 mine=("$token" "$user" "$home" "$name" "$job" "$pid")
 aim() {
     export token=$1 user=$2 home=$3 name=$4 job=$5 pid=$6
@@ -96,6 +98,7 @@ if [ -n "${IDF_PROOF_THEIRS:-}" ]; then
     done
     cross bare cat trace_process
     cross own cat signal_process
+    if [ -n "$(gpu_devices)" ]; then cross bare cat open_gpu; else say "absent open_gpu"; fi
     cross own squeue see_in_queue
     cross own scontrol see_details
     cross own sacct see_in_accounting

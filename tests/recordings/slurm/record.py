@@ -4,8 +4,9 @@
     IDF_TEST_SLURM=/opt/slurm-25.11 python tests/recordings/slurm/record.py
 
 starts a throwaway cluster, drives jobs into as many states as it can within two minutes, and writes
-`<release>/{observe,look_up,check,facts,submit,cancel}.txt`: each what the gateway wrote to its standard output, from 25.11 on
-also `expediting.txt`. IDF_TEST_SLURM names the prefix of a Slurm that is not the machine's own (tests/README.md).
+`<release>/{observe,look_up,check,facts,submit,cancel}.txt`: each what the gateway wrote to its standard output, from
+25.11 on also `expediting.txt`. IDF_TEST_SLURM names the prefix of a Slurm that is not the machine's own
+(tests/README.md).
 """
 
 import re

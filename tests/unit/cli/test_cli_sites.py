@@ -1,5 +1,6 @@
 """What an operator types about sites."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,15 @@ def test_accounts_are_listed_with_what_is_wrong(run: Any, broker: Broker) -> Non
     assert "1.5" in ran.out
     assert "something in /tmp" in ran.out
     assert run("site", "accounts", "jean-zay", "--json").json == rows
+
+
+def test_a_site_is_changed_under_the_name_in_its_file(run: Any, broker: Broker, tmp_path: Path) -> None:
+    broker.answers["POST", "/v1/sites/jean-zay/settings"] = (200, {**AUDIT, "findings": []})
+    file = tmp_path / "s.toml"
+    file.write_text('name = "jean-zay"\nport = 2222\n')
+    ran = run("site", "set", str(file))
+    assert ran.code == Exit.OK
+    assert json.loads(broker.calls[-1].body) == {"name": "jean-zay", "port": 2222}
+    assert "site jean-zay is changed" in ran.out
+    file.write_text("name = 7\n")
+    assert run("site", "set", str(file)).code == Exit.USAGE
