@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlmodel import select
+from sqlmodel import select, update
 from world import SITE, World, world
 
 from broker.lifecycle import JobState
-from broker.models import Job, Site
+from broker.models import Job, Project, Site
 
 
 @pytest.fixture
@@ -65,6 +65,8 @@ def test_an_account_that_a_project_has_stays_in_the_pool(region: World) -> None:
 
 def test_the_one_account_of_a_shared_site_stays_while_jobs_are_there(region: World) -> None:
     change(region, isolation="shared", accounts=["idf"])
+    with region.services.database.write() as session:
+        session.execute(update(Project).values(confidentiality="public"))
     region.submit()
     assert "account of site teratec" in refused(region, isolation="shared", accounts=["other"])
 
