@@ -73,13 +73,15 @@ def test_a_project_waits_for_the_account_of_one_that_ends(region: Region) -> Non
     third_project(region)
     olga, marc, ines, paul = (Shell(region, person) for person in ("olga", "marc", "ines", "paul"))
     words = ("--gpus", "1", "--time", "2m")
-    left = ines.submit(*words, "--project", "vision", "--", "sh", "-c", "echo secret > ~/left; id -un")
+    left = ines.submit(*words, "--project", "vision", "--", "sh", "-c", "echo secret > ~/left; sleep 3")
     job(ines, left, "succeeded")
     job(paul, paul.submit(*words, "--project", "voice", "--", "true"), "succeeded")
     waiting = paul.submit(*words, "--project", "third", "--", "sh", "-c", "ls -A ~ | grep -vx .idf; id -un; exit 0")
     reason = until(lambda: paul.json("show", waiting)["reason"])
     assert reason.startswith(f"waits: no account of site {region.cluster.name} is free")
-    states = {row["account"]: (row["project"], row["state"]) for row in olga.json("site", "accounts", region.cluster.name)}
+    states = {
+        row["account"]: (row["project"], row["state"]) for row in olga.json("site", "accounts", region.cluster.name)
+    }
     assert states == {first: ("vision", "open"), second: ("voice", "open")}
 
     [award] = [one["id"] for one in marc.json("award", "list") if one["project"] == "vision"]
