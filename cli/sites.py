@@ -43,7 +43,7 @@ def enrol_site(
     \b
     Example:
       idf-compute site enrol jean-zay.toml
-      idf-compute site enrol teratec.toml --transport rest --rest-url https://slurm.teratec.example:6820
+      idf-compute site enrol teratec.toml --transport rest --rest-url https://slurm.example:6820
     """
     chosen = {"transport": transport, "rest_url": rest_url}
     description = _description(file) | {key: value for key, value in chosen.items() if value is not None}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from clusters.slurm import startup
-from clusters.slurm.accounts import installer
+from clusters.slurm.accounts import PYTHON, installer
 from clusters.slurm.cluster import SlurmCluster
 from integration.slurm_jobs import fresh, known, spec, wait_for
 
@@ -347,6 +347,24 @@ def test_the_login_account_may_wipe_the_pool_and_nothing_else(cluster: SlurmClus
         assert b"password is required" in done.stderr
 
 
+def allowed(cluster: SlurmCluster) -> list[str]:
+    """What sudo lets the login account run, less the wipes."""
+    lines = said(cluster, cluster.login, "sudo", "-n", "-l").splitlines()
+    return [line.strip() for line in lines if "NOPASSWD" in line and "idf-wipe" not in line]
+
+
+def test_tokens_and_pyslurm_are_let_in_only_where_they_are_asked_for(cluster: SlurmCluster) -> None:
+    account = "(%idf-projects) NOPASSWD: /srv/site/idf-gateway account"
+    token, pyslurm = "(root) NOPASSWD: /srv/site/idf-gateway token", f"{PYTHON} -I /srv/site/idf-pyslurm account"
+    assert allowed(cluster) == [account, token, f"(%idf-projects) NOPASSWD: {pyslurm}"]
+    words = installer("/srv/installer/broker.pub", cluster.slurm_conf)
+    plain = cluster.run(words[: words.index("--token-user")])
+    assert plain.returncode == 0, plain.stderr
+    assert allowed(cluster) == [account]
+    startup.install(cluster.run, cluster.slurm_conf)
+    assert len(allowed(cluster)) == 3
+
+
 @pytest.mark.parametrize("account", ["root", "nobody", "idf-broker", "", "-h", "../x", "no-such-account"])
 def test_a_wipe_of_anything_but_a_project_account_is_refused(cluster: SlurmCluster, account: str) -> None:
     done = cluster.run(["/srv/site/idf-wipe", account])
@@ -386,6 +404,10 @@ def test_the_script_says_what_is_missing_and_makes_it_again(cluster: SlurmCluste
         (["--key", "/nowhere"], "public key"),
         (["--frobnicate", "1"], "no option --frobnicate"),
         (["--key"], "needs a value"),
+        (["--token-user", "no-such-account"], "there is no account"),
+        (["--token-user", "ALL) NOPASSWD: ALL"], "name of an account"),
+        (["--pyslurm", "/nowhere/python"], "there is no program"),
+        (["--homes", "/home, /"], "a path may hold"),
     ],
 )
 def test_the_script_refuses_what_it_does_not_understand(cluster: SlurmCluster, words: list[str], sentence: str) -> None:
