@@ -12,7 +12,8 @@ BrokerError
 ├── IdempotencyKeyMissing, IdempotencyKeyReused, AnswerNotKept
 ├── TooLarge
 ├── ImportRefused        a file of awards has rows that are refused; `rows` says why, each of them
-└── PlacementRefused     no site may or can run the job
+├── PlacementRefused     no site may or can run the job
+└── Crowded              others took the same thing at the same moment, several times in a row
 """
 
 from collections.abc import Sequence
@@ -142,6 +143,12 @@ class PlacementRefused(BrokerError):
     code = "placement-refused"
 
 
+class Crowded(BrokerError):
+    """Others took the same thing at the same moment, several times in a row."""
+
+    code = "crowded"
+
+
 class ImportRefused(BrokerError):
     """Rows of a file are refused, and so is the file: all of them or none."""
 
@@ -195,6 +202,7 @@ STATUS: dict[type[Exception], int] = {
     AidValueUnknown: 422,
     Unreachable: 503,
     Uncertain: 503,
+    Crowded: 503,
     Rejected: 422,
     DatabaseUnavailable: 503,
 }

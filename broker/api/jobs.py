@@ -1,6 +1,7 @@
 """Jobs: submit, plan, list, show, log, cancel."""
 
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -32,7 +33,7 @@ from broker.api.refunds import refunds_out
 from broker.auth import project_role, project_roles, readable_project
 from broker.cancel import request_cancel
 from broker.dispatch import job_name
-from broker.errors import NotAllowed, NotFound, PlacementRefused
+from broker.errors import Crowded, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import ENDED, JobState
 from broker.memberships import LOG_READERS, SUBMITTERS
 from broker.models import JobEvent, Person, Project, Site
@@ -73,13 +74,10 @@ def submit(body: JobIn, at: At) -> Response:
     """Submit a job: its hold is committed before you get the answer, and nothing runs without it."""
     question = at.question(body)
     require_snapshot(at.services.settings, body.snapshot)
-    for tries_left in range(PLACEMENT_TRIES_MAX - 1, -1, -1):
-        try:
+    for _ in range(PLACEMENT_TRIES_MAX):
+        with suppress(RowClash):  # the same request at this very moment, or the same free account
             return _submit_once(at, body, question)
-        except RowClash:  # the same request at this very moment, or the same free account
-            if not tries_left:
-                raise
-    raise AssertionError("unreachable")
+    raise Crowded("others took the site's free accounts at the same moment; nothing was held", "submit it again")
 
 
 def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:

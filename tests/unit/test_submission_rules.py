@@ -14,6 +14,7 @@ from adapters.fake import FakeScheduler
 from broker.app import BODY_BYTES_MAX
 from broker.models import Job, JobPayload, Membership, ProjectAccount
 from quotas.models import Award, Hold, Transfer
+from quotas.writer import RowClash
 from storage.tables import utcnow
 
 
@@ -187,6 +188,18 @@ ODD_NAMES = (
     "it's \"quoted\"", "a|b", "$(reboot) `id` ${HOME}", "été 東京 🚀", "[red]bold[/red] <b>", "%s %n {0}", "-rf *",
     "n" * 200,
 )  # fmt: skip
+
+
+def test_who_meets_others_at_every_try_is_told_to_come_again(region: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def clash(*_: object) -> None:
+        raise RowClash
+
+    monkeypatch.setattr("broker.api.jobs.hold", clash)
+    problem = region.refused()
+    assert (problem["status"], problem["code"]) == (503, "crowded")
+    assert problem["remedy"] == "submit it again"
+    monkeypatch.undo()
+    assert untouched(region)
 
 
 def test_odd_names_are_kept_as_they_are(region: World) -> None:
