@@ -162,6 +162,20 @@ def gpu_for_all(cluster: SlurmCluster) -> Iterator[None]:
         folder.rmdir()
 
 
+@contextmanager
+def operator_of_slurm(cluster: SlurmCluster) -> Iterator[None]:
+    """Let the second account operate Slurm, once it is known there."""
+    real = SlurmUpkeep._cross
+
+    def cross(upkeep: SlurmUpkeep, pair: tuple[str, str], known_of_it: Expected) -> object:
+        root(cluster, "sacctmgr", "-i", "modify", "user", "where", f"name={pair[1]}", "set", "adminlevel=operator")
+        return real(upkeep, pair, known_of_it)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlurmUpkeep, "_cross", cross)
+        yield
+
+
 HOLES: dict[str, tuple[Callable[[SlurmCluster], object], set[str]]] = {
     "a home that others may enter": (open_home, {"list the other's home", "read a file in the other's home"}),
     "a rule of sudo": (sudo_between, {"act as the other through sudo"}),
@@ -171,6 +185,14 @@ HOLES: dict[str, tuple[Callable[[SlurmCluster], object], set[str]]] = {
     "a /proc that hides nothing": (processes_for_all, {"see the other's processes"}),
     "a queue that hides nothing": (
         queue_for_all, {"see the other's job in the queue", "see the details of the other's job"},
+    ),
+    "an account that operates Slurm": (
+        operator_of_slurm,
+        {
+            "see the other's job in the queue", "see the details of the other's job",
+            "see the other's job in accounting", "ask Slurm for the other's script", "change the other's job",
+            "end the other's job",
+        },
     ),
     "a GPU that anyone may open": (gpu_for_all, {"open a GPU that its job was not given"}),
 }  # fmt: skip
