@@ -162,6 +162,10 @@ def _told(answer: Row, what: str, *, in_json: bool) -> int:
     for found in [*problems, *advice]:
         note(f"{one_line(found['severity'])}: {one_line(found['sentence'])} [{one_line(found['code'])}]")
         note(f"  what to change: {one_line(found['remedy'])}")
+    if problems:
+        note(
+            f"then: idf-compute site doctor {one_line(answer['name'])}; or site set FILE.toml where the file was wrong"
+        )
     return Exit.REFUSED if problems else Exit.OK
 
 

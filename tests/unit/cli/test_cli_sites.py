@@ -29,6 +29,7 @@ def test_enrolling_tells_each_finding_problems_first_and_exits_3(run: Any, broke
     assert "\x1b" not in ran.err
     assert remedy.strip() == "what to change: add gres/gpu"
     assert advice == "advice: sbatch takes 3.0 s [sbatch-slow]"
+    assert ran.err.splitlines()[-1].startswith("then: idf-compute site doctor jean-zay; or site set")
 
 
 def test_a_doctor_without_problems_exits_0(run: Any, broker: Broker) -> None:
