@@ -39,8 +39,8 @@ see_process() { head -c 1 "/proc/$pid/cmdline" | grep -q . && echo "$secret"; }
 read_environment() { tr '\0' '\n' <"/proc/$pid/environ"; }
 trace_process() { exec 3<"/proc/$pid/mem" && echo "$secret"; }
 signal_process() { kill -0 "$pid" && echo "$secret"; }
-gpu_devices() { ls -d /dev/nvidia[0-9]* /dev/dri/renderD* 2>/dev/null; }
-open_gpu() { for device in $(gpu_devices); do (exec 3<>"$device") && echo "$secret"; done; } # this job was given none
+gpus() { ls -d /dev/nvidia[0-9]* /dev/dri/renderD* 2>/dev/null; }
+open_gpu() { for device in $(gpus); do (exec 3<>"$device") && echo "$secret"; done; } # this job was given none
 see_in_queue() { squeue --noheader --jobs="$job" --format=%j | grep -qx "$name" && echo "$secret"; }
 see_details() { scontrol show job "$job" | grep -q "JobName=$name" && echo "$secret"; }
 see_in_accounting() {
@@ -56,7 +56,7 @@ log_in() {
         "$user@localhost" true && echo "$secret"
 }
 end_job() { scancel "$job" && echo "$secret"; }
-export -f $(compgen -A function | grep _)
+export -f gpus $(compgen -A function | grep _)
 
 # ── trying them ──
 
@@ -98,7 +98,7 @@ if [ -n "${IDF_PROOF_THEIRS:-}" ]; then
     done
     cross bare cat trace_process
     cross own cat signal_process
-    if [ -n "$(gpu_devices)" ]; then cross bare cat open_gpu; else say "absent open_gpu"; fi
+    if [ -n "$(gpus)" ]; then cross bare cat open_gpu; else say "absent open_gpu"; fi
     cross own squeue see_in_queue
     cross own scontrol see_details
     cross own sacct see_in_accounting
