@@ -17,6 +17,7 @@ class FakeUpkeep:
     """The accounts that exist; None: any."""
     findings: tuple[Finding, ...] = ()
     isolated: bool = True
+    array_size_max: int | None = 1001
     away: bool = False
     """Nothing reaches the site."""
     stuck: str = ""
@@ -44,7 +45,7 @@ class FakeUpkeep:
         elif expected.accounts:
             sentence = "the isolation of project accounts is not proven: it needs two accounts that no project has"
             found.append(Finding("isolation-not-proven", Severity.PROBLEM, sentence, "widen the pool"))
-        return Audit("fake 1", self.cluster, tuple(found), proven)
+        return Audit("fake 1", self.cluster, tuple(found), proven, self.array_size_max)
 
     def open_account(self, account: str, group: str) -> None:
         """See the port."""

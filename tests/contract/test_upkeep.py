@@ -161,6 +161,7 @@ def test_an_audit_proves_with_two_accounts_and_leaves_them_closed(ground: Ground
     audit = ground.upkeep.audit(expected(ground, ground.pool))
     assert (audit.proven, audit.cluster, audit.problems) == (True, ground.cluster, ())
     assert audit.scheduler
+    assert audit.array_size_max == 1001, "Slurm's own default"
     assert [ground.groups(account) for account in ground.pool] == [[], [], []]
 
 
