@@ -81,16 +81,11 @@ def options(
 
 
 def _check_array(array: Array | None, site: SiteFacts) -> None:
-    """Refuse an array that its site takes not at all, or that numbers its tasks higher than the site does.
+    """Refuse an array that numbers its tasks higher than its site does.
 
     Raises:
-        PlacementRefused: says which, or names the largest index.
+        PlacementRefused: names the largest index.
     """
-    if array is not None and site.settings.transport == "rest":
-        raise PlacementRefused(
-            f"site {site.settings.name} takes jobs through slurmrestd, which is not asked for arrays",
-            "choose another site, or submit one job per task",
-        )
     if array is not None and site.array_size_max is not None and array.tasks[-1] >= site.array_size_max:
         raise PlacementRefused(
             f"the array has a task {array.tasks[-1]}, "

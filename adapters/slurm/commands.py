@@ -194,13 +194,6 @@ class Adopt:
         if not reply.whole:
             return {job.name: reply.broken() for job in self._sent}
         found, silent = _found(reply.site)
-        return self.decide(reply, found, silent)
-
-    def decide(self, reply: Reply, found: Mapping[str, Sequence[Row]], silent: str) -> dict[str, Adoption]:
-        """Return one answer per job, from the rows that bear its name and the closed batches.
-
-        `silent` says which source could not tell everything; empty when both told all.
-        """
         homes = reply.site.get("homes", {})
         return {job.name: self._one(job, reply, found.get(job.name, ()), homes, silent) for job in self._sent}
 

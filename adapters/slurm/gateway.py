@@ -813,7 +813,7 @@ def begin(request: "Json", site: Site) -> "Json":
 
 
 AS_LOGIN = {
-    "observe": observe, "look_up": look_up, "homes": homes, "check": check, "tokens": tokens, "begin": begin,
+    "observe": observe, "look_up": look_up, "check": check, "tokens": tokens, "begin": begin,
     "upkeep": upkeep,
 }  # fmt: skip
 
