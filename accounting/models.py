@@ -23,6 +23,7 @@ class UsageRecord(SQLModel, table=True):
         CheckConstraint("revision > 0", name="revision_positive"),
         UniqueConstraint("attempt_id", "revision"),
         Index("ix_usage_record_ended_at", "ended_at"),
+        Index("ix_usage_record_project_id_site_id", "project_id", "site_id"),
     )
 
     id: str = Field(primary_key=True, max_length=80)

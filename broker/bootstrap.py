@@ -1,12 +1,14 @@
 """The one composition root: settings in, services out. Nothing happens at import anywhere else."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from adapters.port import Scheduler
+from adapters.upkeep import Upkeep
 from broker.letters import LogPostman, Postman
 from broker.schemas import SiteIn
 from broker.schemas.kubernetes import KubernetesIn, NodesIn
@@ -16,6 +18,7 @@ from quotas.writer import LedgerWriter
 from storage.database import Database
 
 if TYPE_CHECKING:
+    from adapters.k8s import K8sSettings
     from adapters.slurm import SlurmSettings
 
 
@@ -39,15 +42,18 @@ class Bell:
             return self._rings
 
 
-class Schedulers:
-    """The adapters of this process, one per site and settings, opened when first needed."""
+Adapter = TypeVar("Adapter", bound=Scheduler | Upkeep)
 
-    def __init__(self, make: Callable[[SiteIn], Scheduler]) -> None:
+
+class Adapters(Generic[Adapter]):
+    """The adapters of one port in this process, one per site and settings, opened when first needed."""
+
+    def __init__(self, make: Callable[[SiteIn], Adapter]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[SiteIn, Scheduler]] = {}
+        self._open: dict[str, tuple[SiteIn, Adapter]] = {}
 
-    def at(self, site_id: str, settings: SiteIn) -> Scheduler:
+    def at(self, site_id: str, settings: SiteIn) -> Adapter:
         """Return the adapter of a site; changed settings get a new one."""
         with self._lock:
             known = self._open.get(site_id)
@@ -55,15 +61,24 @@ class Schedulers:
                 return known[1]
             if known is not None:
                 known[1].close()
-            scheduler = self._make(settings)
-            self._open[site_id] = (settings, scheduler)
-            return scheduler
+            adapter = self._make(settings)
+            self._open[site_id] = (settings, adapter)
+            return adapter
+
+    @contextmanager
+    def apart(self, settings: SiteIn) -> Iterator[Adapter]:
+        """Open one that nobody else uses, for settings that may not come to be the site's."""
+        adapter = self._make(settings)
+        try:
+            yield adapter
+        finally:
+            adapter.close()
 
     def close(self) -> None:
         """Close all adapters."""
         with self._lock:
-            for _, scheduler in self._open.values():
-                scheduler.close()
+            for _, adapter in self._open.values():
+                adapter.close()
             self._open.clear()
 
 
@@ -74,7 +89,8 @@ class Services:
     settings: Settings
     database: Database
     writer: LedgerWriter
-    schedulers: Schedulers
+    schedulers: Adapters[Scheduler]
+    upkeeps: Adapters[Upkeep]
     bell: Bell
     postman: Postman
     estimates: Estimates
@@ -84,15 +100,21 @@ class Services:
         self.writer.close()
         self.estimates.close()
         self.schedulers.close()
+        self.upkeeps.close()
         self.database.close()
 
 
-def bootstrap(settings: Settings, make_scheduler: Callable[[SiteIn], Scheduler] | None = None) -> Services:
-    """Put the parts together; `make_scheduler` lets tests bring a scheduler of their own."""
+def bootstrap(
+    settings: Settings,
+    make_scheduler: Callable[[SiteIn], Scheduler] | None = None,
+    make_upkeep: Callable[[SiteIn], Upkeep] | None = None,
+) -> Services:
+    """Put the parts together; `make_scheduler` and `make_upkeep` let tests bring a site of their own."""
     database = Database(settings.full_database_url())
-    make = make_scheduler or _scheduler
-    schedulers, post = Schedulers(make), postman_of(settings)
-    return Services(settings, database, LedgerWriter(database), schedulers, Bell(), post, Estimates(schedulers))
+    schedulers = Adapters[Scheduler](make_scheduler or _scheduler)
+    upkeeps = Adapters[Upkeep](make_upkeep or _upkeep)
+    postman, estimates = postman_of(settings), Estimates(schedulers)
+    return Services(settings, database, LedgerWriter(database), schedulers, upkeeps, Bell(), postman, estimates)
 
 
 def postman_of(settings: Settings) -> Postman:
@@ -105,29 +127,39 @@ def postman_of(settings: Settings) -> Postman:
 
 
 def _scheduler(site: SiteIn) -> Scheduler:
-    return _slurm(site) if site.kubernetes is None else _k8s(site, site.kubernetes)
+    if site.kubernetes is None:
+        return _slurm(site)
+    from adapters.k8s import K8sPool
+
+    return K8sPool(_k8s_settings(site, site.kubernetes))
 
 
-def _k8s(site: SiteIn, pool: KubernetesIn) -> Scheduler:
-    from adapters.k8s import K8sPool, K8sSettings, NodeClass
+def _upkeep(site: SiteIn) -> Upkeep:
+    if site.kubernetes is None:
+        return _slurm_upkeep(site)
+    from adapters.k8s import K8sUpkeep
+
+    return K8sUpkeep(_k8s_settings(site, site.kubernetes))
+
+
+def _k8s_settings(site: SiteIn, pool: KubernetesIn) -> "K8sSettings":
+    from adapters.k8s import K8sSettings, NodeClass
 
     def nodes(given: NodesIn) -> NodeClass:
         tolerations = tuple(toleration.model_dump(exclude_none=True) for toleration in given.tolerations)
         return NodeClass(given.resource, given.labels, tolerations, given.gpus_per_node, given.cpus_per_node)
 
     without = {"": nodes(pool.nodes_without_gpu)} if pool.nodes_without_gpu is not None else {}
-    return K8sPool(
-        K8sSettings(
-            cluster=site.cluster,
-            kubeconfig=Path(pool.kubeconfig),
-            context=pool.context,
-            image=pool.image,
-            classes={name: nodes(given) for name, given in pool.nodes.items()} | without,
-            kill_grace_s=site.kill_grace_s,
-            nodes_grow=pool.nodes_grow,
-            egress=tuple(pool.egress),
-            keep_s=pool.keep_days * 86400,
-        )
+    return K8sSettings(
+        cluster=site.cluster,
+        kubeconfig=Path(pool.kubeconfig),
+        context=pool.context,
+        image=pool.image,
+        classes={name: nodes(given) for name, given in pool.nodes.items()} | without,
+        kill_grace_s=site.kill_grace_s,
+        nodes_grow=pool.nodes_grow,
+        egress=tuple(pool.egress),
+        keep_s=pool.keep_days * 86400,
     )
 
 
@@ -140,6 +172,13 @@ def _slurm(site: SiteIn) -> Scheduler:
     if site.transport == "rest" and site.rest_url is not None:
         return SlurmRest(settings, RestSettings(site.rest_url, Path(site.rest_ca_file) if site.rest_ca_file else None))
     return SlurmSsh(settings)
+
+
+def _slurm_upkeep(site: SiteIn) -> Upkeep:
+    """Keep a Slurm site in order through its gateway, whatever its jobs go by."""
+    from adapters.slurm import SlurmUpkeep
+
+    return SlurmUpkeep(_slurm_settings(site))
 
 
 def _slurm_settings(site: SiteIn) -> "SlurmSettings":

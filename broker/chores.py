@@ -13,7 +13,9 @@ import structlog
 
 from broker import expiry
 from broker.answers import forget_old_answers
+from broker.backstops import limit_all
 from broker.bootstrap import Services
+from broker.leaving import take_back_all
 from broker.notices import send_due
 from broker.recheck import recheck_all
 from broker.underuse import AGAIN_S, watch_awards
@@ -42,6 +44,8 @@ CHORES: tuple[Chore, ...] = (
     Chore("watch-awards", AGAIN_S, watch_awards),
     Chore("award-expiry", expiry.AGAIN_S, expiry.carry_out),
     Chore("recheck", 3600, recheck_all),
+    Chore("take-accounts-back", 60, take_back_all),
+    Chore("limit-groups", 60, limit_all),
 )
 """Every chore of a worker."""
 

@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, Table, select
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from adapters.port import Accepted, After, Answer, JobSpec, Rejected, Scheduler, SiteError, Unreachable
+from broker.accounts import give_accounts, lock_site, open_accounts, still_theirs
 from broker.after import is_due, never_runs, others_of, still_to_come
 from broker.bootstrap import Services
 from broker.lifecycle import JobState
-from broker.models import JobPayload, Site
+from broker.models import JobPayload
 from broker.moves import Move, apply_moves, change_jobs, jobs
 from broker.queues import within_ceilings
 from broker.schemas import SiteIn
@@ -60,6 +61,7 @@ def job_name(job_id: str) -> str:
 
 def dispatch(desk: Desk) -> int:
     """Send what is due, at most one batch; return how many jobs were taken."""
+    open_accounts(desk.services, desk.site_id, desk.settings)
     now = utcnow()
     with desk.services.database.write() as session:
         batch = _claim(session, desk, now)
@@ -75,8 +77,8 @@ def dispatch(desk: Desk) -> int:
 
 def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
     """Take due jobs under a lease and write the intent to send them."""
-    site = select(col(Site.id)).where(col(Site.id) == desk.site_id).with_for_update()
-    session.execute(site).one()  # one worker at a time claims at a site, so that a shared account stays one project's
+    lock_site(session, desk.site_id)  # one worker at a time claims, so that a shared account stays one project's
+    ready = give_accounts(session, desk.site_id, desk.settings, now)
     due = (
         select(*jobs.c, _awards.c.end_at.label("award_end_at"))
         .join(_awards, _awards.c.id == jobs.c.award_id)
@@ -85,10 +87,8 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
             jobs.c.state == JobState.HELD.value,
             jobs.c.cancel_requested_at.is_(None),
         )
-        .where(
-            jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now),
-            is_due(jobs, waits_there=desk.settings.transport == "ssh"),
-        )
+        .where((ready & is_due(jobs, waits_there=desk.settings.transport == "ssh")) | (jobs.c.deadline_at <= now))
+        .where(jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now))
         .order_by(jobs.c.id)
         .limit(desk.services.settings.dispatch_batch_max)
         .with_for_update(skip_locked=True, of=jobs)
@@ -96,13 +96,14 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
     rows = session.execute(due).all()
     late = [row for row in rows if min(row.deadline_at, row.award_end_at) <= now]
     end_unsent(session, late, JobState.CANCELLED, "the award ended before the job could start", now)
-    taken = [row for row in rows if row not in late]
-    after = others_of(session, taken)
-    in_vain = [(row, why) for row in taken if (why := never_runs(after[row.id]))]
-    for row, why in in_vain:
-        end_unsent(session, [row], JobState.CANCELLED, why, now)
-    ended = {row.id for row, _ in in_vain}
-    taken = [row for row in taken if row.id not in ended]
+    offered = [row for row in rows if row not in late and (row.gpus == 0 or row.gpu_class in desk.settings.gpu_types)]
+    after = others_of(session, offered)
+    in_vain = {row.id: why for row in offered if (why := never_runs(after[row.id]))}
+    for row in offered:
+        if row.id in in_vain:
+            end_unsent(session, [row], JobState.CANCELLED, in_vain[row.id], now)
+    rest = [row for row in offered if row.id not in in_vain]
+    taken = still_theirs(session, desk.settings, desk.site_id, rest)
     if desk.settings.isolation == "shared":
         taken = _of_one_project(session, desk.site_id, taken)
     taken = within_ceilings(session, taken)

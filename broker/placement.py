@@ -27,7 +27,7 @@ class SiteFacts:
     settings: SiteIn
     problems: Sequence[str]
     account: str | None
-    """The project's account there, or one that is free; None when there is neither."""
+    """The project's account there, or one that is free; None when there is neither, and the job would wait."""
     account_is_new: bool
     rule: Rule = GPUS_ONLY
     """The charging rule in force for the partition that jobs are sent to."""
@@ -43,7 +43,7 @@ class Placement:
 
     site: SiteFacts
     gpu_class: str
-    account: str
+    account: str | None
     sized: Sized
     weight_thousandths: int
     rate_credits_per_s: int
@@ -59,7 +59,9 @@ def options(
     weights: Mapping[str, int],
     array: Array | None = None,
 ) -> tuple[list[Placement], list[PlacementRefused]]:
-    """Return the sites that may and can run the job, in the order of their names, and why the others cannot.
+    """Return the sites that may and can run the job, and why the others cannot.
+
+    They come in the order of their names, those at the end where the project would have to wait for an account.
 
     Raises:
         PlacementRefused: there is no site at all.
@@ -69,7 +71,7 @@ def options(
         raise PlacementRefused(name, "`idf-compute site list` shows the sites")
     placements: list[Placement] = []
     refusals: list[PlacementRefused] = []
-    for site in sorted(sites, key=lambda site: site.settings.name):
+    for site in sorted(sites, key=lambda site: (site.account is None, site.settings.name)):
         try:
             _check_array(array, site)
             placements.append(_place_at(wanted, confidentiality, site, weights))
@@ -79,16 +81,11 @@ def options(
 
 
 def _check_array(array: Array | None, site: SiteFacts) -> None:
-    """Refuse an array that its site takes not at all, or that numbers its tasks higher than the site does.
+    """Refuse an array that numbers its tasks higher than its site does.
 
     Raises:
-        PlacementRefused: says which, or names the largest index.
+        PlacementRefused: names the largest index.
     """
-    if array is not None and site.settings.transport == "rest":
-        raise PlacementRefused(
-            f"site {site.settings.name} takes jobs through slurmrestd, which is not asked for arrays",
-            "choose another site, or submit one job per task",
-        )
     if array is not None and site.array_size_max is not None and array.tasks[-1] >= site.array_size_max:
         raise PlacementRefused(
             f"the array has a task {array.tasks[-1]}, "
@@ -129,10 +126,6 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
             f"the time limit is {wanted.time_limit_s // 60} min, "
             f"site {settings.name} allows {settings.time_limit_s_max // 60}",
             f"--time {settings.time_limit_s_max // 60}",
-        )
-    if site.account is None:
-        raise PlacementRefused(
-            f"site {settings.name} has no free project account", "an operator must add accounts there"
         )
     weight = weights[gpu_class] if wanted.gpus else site.rule.cpu_weight_thousandths or 0
     try:

@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from adapters.port import Forecast, JobSpec, SiteError
+from adapters.port import Forecast, JobSpec, Scheduler, SiteError
 
 if TYPE_CHECKING:
-    from broker.bootstrap import Schedulers, Services
+    from broker.bootstrap import Adapters, Services
     from broker.submit import Plan
 
 KEPT_S = 60
@@ -32,7 +32,7 @@ Key = tuple[object, ...]
 class Estimates:
     """The estimates of this process, and the threads that ask for them."""
 
-    def __init__(self, schedulers: "Schedulers") -> None:
+    def __init__(self, schedulers: "Adapters[Scheduler]") -> None:
         self._schedulers = schedulers
         self._lock = threading.Lock()
         self._kept: dict[Key, tuple[float, Future[Forecast]]] = {}
@@ -85,10 +85,12 @@ def _key(plan: "Plan") -> Key:
     return (placement.site.id, placement.gpu_class, plan.time_limit_s, begin_at, size, placement.account)
 
 
-def _ask(schedulers: "Schedulers", plan: "Plan") -> Forecast:
+def _ask(schedulers: "Adapters[Scheduler]", plan: "Plan") -> Forecast:
     """Ask the site; whatever goes wrong is a reason why it is unknown."""
     placement = plan.placement
     settings, sized = placement.site.settings, placement.sized
+    if placement.account is None:
+        return Forecast(None, f"the project has no account at site {settings.name} yet")
     spec = JobSpec(
         name="idf-expected-start",
         account=placement.account,

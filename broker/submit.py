@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, select
 
 from adapters.arrays import Array, array_words, parse_array
+from broker.accounts import namespace_of, waits_for_account
 from broker.after import after_rows, check_after, waits_for
 from broker.auth import Caller
 from broker.bootstrap import Services
@@ -180,7 +181,13 @@ def _decide(
         need=pay,
         contract_credits=need.credits_at(contract.weight_thousandths),
         limits=_limits(connection, project, payer, placement),
-        notices=(*notices, *placement.sized.notices, *_requeue_notices(pay), *_end_notices(payer, project, now)),
+        notices=(
+            *notices,
+            *placement.sized.notices,
+            *_requeue_notices(pay),
+            *_end_notices(payer, project, now),
+            *_account_notice(placement),
+        ),
         array=_array(wanted),
     )
     _check_size(decided)
@@ -355,6 +362,11 @@ def _end_notices(payer: Payer, project: ProjectFacts, now: datetime) -> tuple[st
     return tuple(f"award {payer.award_id}: {sentence}" for sentence in said)
 
 
+def _account_notice(placement: Placement) -> tuple[str, ...]:
+    """Say that the job will wait for an account."""
+    return () if placement.account is not None else (waits_for_account(placement.site.settings.name),)
+
+
 _sites_with_accounts = select(
     _site_table.c.id,
     _site_table.c.name,
@@ -363,6 +375,7 @@ _sites_with_accounts = select(
     _site_table.c.array_size_max,
     _accounts.c.account,
     _accounts.c.project_id,
+    _accounts.c.left_at,
 ).join(_accounts, _accounts.c.site_id == _site_table.c.id, isouter=True)
 
 
@@ -391,12 +404,13 @@ def _site_facts(settings: SiteIn, project_id: str, rows: Sequence[Any]) -> SiteF
     id_, problems = rows[0].id, rows[0].problems
     if settings.isolation == "shared":
         return SiteFacts(id_, settings, problems, settings.accounts[0], account_is_new=False)
-    taken = {row.account: row.project_id for row in rows if row.account is not None}
-    own = next((account for account, owner_id in taken.items() if owner_id == project_id), None)
-    if own is not None:
-        return SiteFacts(id_, settings, problems, own, account_is_new=False)
+    taken = {row.account for row in rows}
+    own = next((row for row in rows if row.account is not None and row.project_id == project_id), None)
+    if own is not None:  # one that is being wiped was the project's, and none is until then
+        account = own.account if own.left_at is None else None
+        return SiteFacts(id_, settings, problems, account, account_is_new=False)
     if settings.kind == "k8s":
-        return SiteFacts(id_, settings, problems, f"idf-{project_id}", account_is_new=True)
+        return SiteFacts(id_, settings, problems, namespace_of(project_id), account_is_new=True)
     free = next((account for account in settings.accounts if account not in taken), None)
     return SiteFacts(id_, settings, problems, free, account_is_new=free is not None)
 
@@ -528,7 +542,7 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "hold_id": job_id,
         "account": placement.account,
         "state": JobState.HELD.value,
-        "reason": _reason(wanted, now),
+        "reason": _reason(wanted, placement, now),
         "gpus": wanted.gpus,
         "gpus_taken": decided.gpus_taken,
         "gpu_class": placement.gpu_class,
@@ -561,8 +575,10 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
     }
 
 
-def _reason(wanted: JobIn, now: datetime) -> str | None:
-    """Say what a job waits for that its engineer asked to wait."""
+def _reason(wanted: JobIn, placement: Placement, now: datetime) -> str | None:
+    """Say what a job waits for: an account for its project, or what its engineer asked to wait for."""
+    if placement.account is None:
+        return waits_for_account(placement.site.settings.name)
     if wanted.begin_at is not None and wanted.begin_at > now:
         return f"it is to begin at {wanted.begin_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return waits_for(wanted)
@@ -588,6 +604,7 @@ def _rows(decided: Plan, job: Mapping[str, Any]) -> tuple[TableRow, ...]:
             "site_id": placement.site.id,
             "account": placement.account,
             "project_id": decided.project.id,
+            "taken_at": job["created_at"],
         }
         rows = ((_accounts, account), *rows)
     return rows

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 from cli import config
 from cli.exits import Exit, Failure, of_status
-from cli.wire import Answer, Counted, Wire
+from cli.wire import ANSWER_S, Answer, Counted, Wire
 
 Row = dict[str, Any]
 Query = dict[str, str | int | None]
@@ -30,8 +30,8 @@ class LogChunk(NamedTuple):
 class Client:
     """One connection to the broker, kept open over the requests of a command."""
 
-    def __init__(self, url: str, token: str | None) -> None:
-        self._wire = Wire(url, token)
+    def __init__(self, url: str, token: str | None, answer_s: float = ANSWER_S) -> None:
+        self._wire = Wire(url, token, answer_s)
 
     def get(self, path: str, query: Query | None = None) -> Row:
         """Read one thing. Raises Failure."""
@@ -99,13 +99,13 @@ class Client:
         return answer
 
 
-def connect() -> Client:
-    """Give a client for the broker that we are logged in to. Raises Failure."""
+def connect(answer_s: float = ANSWER_S) -> Client:
+    """Give a client for the broker that we are logged in to, which waits so long for an answer. Raises Failure."""
     loaded = config.load()
     if not loaded.url or not loaded.token:
         where = f" at {loaded.url}" if loaded.url else ""
         raise Failure(Exit.FORBIDDEN, f"you are not logged in{where}", "run: idf-compute login --url https://…")
-    return Client(loaded.url, loaded.token)
+    return Client(loaded.url, loaded.token, answer_s)
 
 
 def task_of(job: str) -> tuple[str, int | None]:

@@ -1,5 +1,8 @@
 """The operator's commands: sites and GPU classes."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +15,17 @@ from cli.options import Json, classes_known, sites_known
 from cli.output import Column, as_json, listed, note, one_line, say
 from cli.units import day, first_day, moment_text, thousandths
 
+AUDIT_S = 900
+"""An audit waits for jobs of its own in the site's queue (adapters/slurm/upkeep.py)."""
+
 app = typer.Typer()
 site, gpu_class = typer.Typer(), typer.Typer()
 app.add_typer(site, name="site", help="Sites that jobs run on.")
 app.add_typer(gpu_class, name="class", help="GPU classes and their weights.")
 
 
-@site.command("add")
-def add_site(
+@site.command("enrol")
+def enrol_site(
     file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="How the broker reaches the site.")],
     transport: Annotated[
         str | None, typer.Option(metavar="ssh|rest|pyslurm", help="What jobs are sent by, whatever the file says.")
@@ -31,15 +37,38 @@ def add_site(
 ) -> int:
     """Enrol a site as a TOML file describes it; files that it names lie on the broker's machine.
 
+    It is audited first, and two of its project accounts try to cross into each other: that takes some 20 s, or longer
+    where the queue is. Exits 3 on problems: no job is sent there while one stands.
+
     \b
     Example:
-      idf-compute site add jean-zay.toml
-      idf-compute site add ovh-pool.toml
-      idf-compute site add teratec.toml --transport rest --rest-url https://slurm.teratec.example:6820
+      idf-compute site enrol jean-zay.toml
+      idf-compute site enrol ovh-pool.toml
+      idf-compute site enrol teratec.toml --transport rest --rest-url https://slurm.example:6820
     """
     chosen = {"transport": transport, "rest_url": rest_url}
     description = _description(file) | {key: value for key, value in chosen.items() if value is not None}
-    return _told(connect().post("/v1/sites", description), "is enrolled", in_json=in_json)
+    client = connect(AUDIT_S)
+    with _auditing(description.get("name", file.stem)):
+        answer = client.post("/v1/sites", description)
+    return _told(answer, "is enrolled", in_json=in_json)
+
+
+@contextmanager
+def _auditing(name: object) -> Iterator[None]:
+    """Tell that an audit is under way, with its time on a terminal."""
+    doing = f"auditing {one_line(name)}: some 20 s, longer where its queue is"
+    if not sys.stderr.isatty():
+        note(doing)
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task(doing)
+        yield
 
 
 def _description(file: Path) -> Row:
@@ -52,6 +81,28 @@ def _description(file: Path) -> Row:
         raise Failure(Exit.USAGE, f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:
         raise Failure(Exit.USAGE, f"{file} is not valid TOML: {error}") from error
+
+
+@site.command("set")
+def change_site(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="All that is known of the site now.")],
+    in_json: Json = False,
+) -> int:
+    """Change an enrolled site as its file now describes it; it is audited as at its enrolment.
+
+    Refused while jobs or accounts stand on what would go. What was found is what `site enrol` would have found.
+
+    \b
+    Example:
+      idf-compute site set jean-zay.toml
+    """
+    description, client = _description(file), connect(AUDIT_S)
+    name = description.get("name")
+    if not isinstance(name, str):
+        raise Failure(Exit.USAGE, f"{file} does not say which site it describes", 'name = "…"')
+    with _auditing(name):
+        answer = client.post(f"/v1/sites/{part(name)}/settings", description)
+    return _told(answer, "is changed", in_json=in_json)
 
 
 @site.command("list")
@@ -80,28 +131,74 @@ def list_sites(in_json: Json = False) -> None:
     )  # fmt: skip
 
 
-@site.command("check")
-def check_site(
-    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=sites_known)], in_json: Json = False
+@site.command("doctor")
+def examine_site(
+    name: Annotated[str, typer.Argument(metavar="SITE", autocompletion=sites_known)],
+    last: Annotated[bool, typer.Option("--last", help="What was found last; the site is not asked.")] = False,
+    in_json: Json = False,
 ) -> int:
-    """Check a site anew: reach it, ask for its scheduler, prove what enrolment asks. Exits 3 on problems.
+    """Audit a site anew, as at its enrolment, and say what to change. Exits 3 on problems.
 
     \b
     Example:
-      idf-compute site check jean-zay
+      idf-compute site doctor jean-zay
+      idf-compute site doctor jean-zay --last --json
     """
-    return _told(connect().post(f"/v1/sites/{part(name)}/check"), "is checked", in_json=in_json)
+    if last:
+        return _told(connect().get(f"/v1/sites/{part(name)}/audit"), "was audited", in_json=in_json)
+    client = connect(AUDIT_S)
+    with _auditing(name):
+        answer = client.post(f"/v1/sites/{part(name)}/check")
+    return _told(answer, "is audited", in_json=in_json)
 
 
 def _told(answer: Row, what: str, *, in_json: bool) -> int:
+    problems = [found for found in answer["findings"] if found["severity"] == "problem"]
     if in_json:
         say(as_json(answer))
-    else:
-        scheduler = f", {one_line(answer['scheduler'])}" if answer["scheduler"] else ""
-        say(f"site {one_line(answer['name'])} {what}{scheduler}, isolation {one_line(answer['isolation'])}")
-        for problem in answer["problems"]:
-            note(f"problem: {one_line(problem)}")
-    return Exit.REFUSED if answer["problems"] else Exit.OK
+        return Exit.REFUSED if problems else Exit.OK
+    scheduler = f", {one_line(answer['scheduler'])}" if answer["scheduler"] else ""
+    proven = f", proven on {moment_text(answer['proven_at'])}" if answer["proven_at"] else ""
+    say(f"site {one_line(answer['name'])} {what}{scheduler}, isolation {one_line(answer['isolation'])}{proven}")
+    advice = [found for found in answer["findings"] if found["severity"] != "problem"]
+    for found in [*problems, *advice]:
+        note(f"{one_line(found['severity'])}: {one_line(found['sentence'])} [{one_line(found['code'])}]")
+        note(f"  what to change: {one_line(found['remedy'])}")
+    if problems:
+        note(
+            f"then: idf-compute site doctor {one_line(answer['name'])}; or site set FILE.toml where the file was wrong"
+        )
+    return Exit.REFUSED if problems else Exit.OK
+
+
+@site.command("accounts")
+def list_accounts(
+    name: Annotated[str, typer.Argument(metavar="SITE", autocompletion=sites_known)], in_json: Json = False
+) -> None:
+    """List the accounts of a site's pool that projects have; all others are free.
+
+    \b
+    Example:
+      idf-compute site accounts jean-zay
+    """
+    columns = (
+        Column("ACCOUNT"), Column("PROJECT", shrinks=True), Column("STATE"), Column("TAKEN", spare=2),
+        Column("GPU-HOURS AT MOST", right=True, spare=1), Column("TROUBLE", shrinks=True),
+    )  # fmt: skip
+    items, _ = connect().pages(f"/v1/sites/{part(name)}/accounts")
+    listed(
+        items,
+        in_json=in_json,
+        columns=columns,
+        rows=lambda a: [
+            a["account"], a["project"], a["state"], moment_text(a["taken_at"]), _hours(a["gpu_minutes_max"]),
+            a["trouble"],
+        ],
+    )  # fmt: skip
+
+
+def _hours(minutes: int | None) -> str | None:
+    return None if minutes is None else f"{minutes / 60:.1f}"
 
 
 @gpu_class.command("add")

@@ -53,9 +53,10 @@ class Counted:
 class Wire:
     """One connection to the broker, kept open over the requests of a command."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, answer_s: float = ANSWER_S) -> None:
         self._parts = urlsplit(url)
         self._token = token
+        self._answer_s = answer_s
         self._connection: HTTPConnection | None = None
 
     def exchange(self, method: str, path: str, headers: dict[str, str], body: Any) -> Answer:
@@ -101,7 +102,7 @@ class Wire:
         if self._connection is None:
             connection = _connection(self._parts.scheme, self._parts.hostname or "", self._parts.port)
             connection.connect()
-            connection.sock.settimeout(ANSWER_S)
+            connection.sock.settimeout(self._answer_s)
             self._connection = connection
         return self._connection
 

@@ -90,6 +90,7 @@ BODIES: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/sites/{name}/check": ("olga", None),
     "/environments": ("olga", {"site": SITE["name"], "name": "python", "about": "Python", "modules": ["python/3.12"]}),
     "/environments/remove": ("olga", {"site": SITE["name"], "name": "python"}),
+    "/sites/{name}/settings": ("olga", {**SITE, "gpus_per_job_max": 4}),
     "/jobs": ("ines", JOB),
     "/jobs/plan": ("ines", JOB),
     "/quota/why": ("ines", JOB),

@@ -14,6 +14,7 @@ from httpx import Response
 from sqlmodel import select, update
 
 from adapters.fake import FakeScheduler
+from adapters.fake_upkeep import FakeUpkeep
 from adapters.port import Scheduler
 from broker.adopt import adopt
 from broker.app import create_app
@@ -67,6 +68,7 @@ class World:
 
     services: Services
     scheduler: Scheduler
+    upkeep: FakeUpkeep
     client: TestClient
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -139,13 +141,23 @@ class World:
             asker = Actor(session.exec(select(Person).where(Person.name == person)).one().id, is_manager=False)
             return ask_supplement(session, award_id, HOUR, "more data", asker, utcnow()).id
 
-    def desk(self, name: str = SITE["name"]) -> Desk:
+    def desks(self) -> list[Desk]:
         with self.services.database.read() as session:
-            site = session.exec(select(Site).where(Site.name == name)).one()
-        return Desk(self.services, site.id, SiteIn.model_validate(site.settings), self.scheduler)
+            sites = session.exec(select(Site.name, Site.id, Site.settings).order_by(Site.name)).all()
+        return [Desk(self.services, id_, SiteIn.model_validate(known), self.scheduler) for _, id_, known in sites]
+
+    def desk(self, name: str = SITE["name"]) -> Desk:
+        [desk] = [desk for desk in self.desks() if desk.settings.name == name]
+        return desk
 
     def step(self, site: str = SITE["name"]) -> None:
-        desk = self.desk(site)
+        self._step(self.desk(site))
+
+    def step_everywhere(self) -> None:
+        for desk in self.desks():
+            self._step(desk)
+
+    def _step(self, desk: Desk) -> None:
         dispatch(desk)
         send_cancels(desk)
         adopt(desk)
@@ -243,7 +255,8 @@ def _opened(database_url: str, folder: Path, scheduler: Scheduler | None) -> Ite
     chosen = scheduler or FakeScheduler(now=utcnow(), gpus_total=8)
     settings = Settings(data_dir=folder, database_url=database_url, allow_loopback_sites=True)
     configure_log(settings.log_level)
-    services = bootstrap(settings, make_scheduler=lambda _site: chosen)
+    upkeep = FakeUpkeep()
+    services = bootstrap(settings, make_scheduler=lambda _site: chosen, make_upkeep=lambda _site: upkeep)
     with TestClient(create_app(services), raise_server_exceptions=False) as client:
-        yield World(services, chosen, client)
+        yield World(services, chosen, upkeep, client)
     services.close()

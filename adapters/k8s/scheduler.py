@@ -133,7 +133,7 @@ class K8sPool:
         index = self._index(account, name, int(task)) if task else None
         if task and index is None:
             return LogChunk(b"", offset, exists=False)
-        return logs.read(self._api(), account, name, index, offset, limit_bytes, wait_s)
+        return logs.read(self.api(), account, name, index, offset, limit_bytes, wait_s)
 
     def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
         """See the port: a pod's files go with it."""
@@ -166,7 +166,7 @@ class K8sPool:
         if hashlib.sha256(data).hexdigest() != digest:
             raise Rejected("the snapshot's bytes do not have the digest that was promised")
         try:
-            self._require_space(account)
+            self.require_space(account)
             for piece in manifests.snapshot_pieces(account, digest, data):
                 self._make(f"/api/v1/namespaces/{account}/secrets", piece)
         except Uncertain as error:
@@ -182,7 +182,7 @@ class K8sPool:
 
     def check(self) -> SiteFacts:
         """See the port."""
-        return enrolment.check(self._api(), self._settings)
+        return enrolment.check(self.api(), self._settings)
 
     def close(self) -> None:
         """See the port."""
@@ -211,7 +211,7 @@ class K8sPool:
         if not bodies:
             return answers
         try:
-            self._require_space(account)
+            self.require_space(account)
             self._begin_batch(account, payload)
         except SiteError as error:
             stopped = _known_error(error)
@@ -232,7 +232,7 @@ class K8sPool:
                 raise Unreachable(f"the job {each.site_job_id} that it waits for is not known here (any more)")
         if not self._settings.nodes_grow:
             wanted = self._settings.node_class(spec.gpu_type if spec.gpus else "")
-            self._capacity.require(self._api(), wanted, body)
+            self._capacity.require(self.api(), wanted, body)
         return body
 
     def _begin_batch(self, account: str, payload: Payload) -> None:
@@ -245,7 +245,7 @@ class K8sPool:
         path = f"/api/v1/namespaces/{account}/secrets"
         first, *others = payload.secrets(account)
         try:
-            self._api().post(path, first)
+            self.api().post(path, first)
         except Conflict as error:
             raise Uncertain("this batch was begun or closed before") from error
         except Uncertain as error:
@@ -258,7 +258,7 @@ class K8sPool:
             return Unreachable("the site is slow: this job of the batch was not sent any more")
         path = f"/apis/batch/v1/namespaces/{account}/jobs"
         try:
-            return Accepted(self._api().post(path, body)["metadata"]["uid"])
+            return Accepted(self.api().post(path, body)["metadata"]["uid"])
         except Conflict:
             return self._send_over(path, name, body)
         except NotFound as error:
@@ -273,20 +273,20 @@ class K8sPool:
         One of this very batch means that it was closed while this request waited; a real Job is for adoption to find.
         """
         try:
-            metadata = self._api().get(f"{path}/{name}")["metadata"]
+            metadata = self.api().get(f"{path}/{name}")["metadata"]
             closed = (metadata.get("annotations") or {}).get(TOMBSTONE)
             if closed is None:
                 return Uncertain(f"a Job named {name} is there already")
             if closed == body["metadata"]["annotations"][BATCH]:
                 return Uncertain("this batch was closed before")
-            self._api().delete(f"{path}/{name}", metadata)
-            return Accepted(self._api().post(path, body)["metadata"]["uid"])
+            self.api().delete(f"{path}/{name}", metadata)
+            return Accepted(self.api().post(path, body)["metadata"]["uid"])
         except (NotFound, Conflict) as error:
             return Uncertain(f"the name {name} changed hands meanwhile: {error.reason}")
         except (Rejected, Unreachable, Uncertain) as error:
             return error
 
-    def _require_space(self, account: str) -> None:
+    def require_space(self, account: str) -> None:
         """Make the project's namespace on first use, with all that confines it.
 
         Raises:
@@ -298,16 +298,20 @@ class K8sPool:
         require_namespace(account)
         for path, body in manifests.namespace_objects(account, self._settings):
             self._make(path, body)
-        there = self._api().get(f"/api/v1/namespaces/{account}")
+        there = self.api().get(f"/api/v1/namespaces/{account}")
         wanted = manifests.namespace_objects(account, self._settings)[0][1]["metadata"]["labels"]
         if not wanted.items() <= (there["metadata"].get("labels") or {}).items():
             raise Rejected(f"the namespace {account} lacks the labels that ours have: it is somebody else's")
         self._spaces.add(account)
 
+    def forget_space(self, account: str) -> None:
+        """A namespace was removed: the next use makes it anew."""
+        self._spaces.discard(account)
+
     def _make(self, path: str, body: Json) -> None:
         """Create an object; one that is there already is as good."""
         try:
-            self._api().post(path, body)
+            self.api().post(path, body)
         except Conflict:
             return
 
@@ -316,7 +320,7 @@ class K8sPool:
     def _close_batch(self, account: str, batch: str) -> SiteError | None:
         """Take the batch's name, so that it cannot begin any more; return why that is not certain."""
         try:
-            self._require_space(account)
+            self.require_space(account)
             closed = replace_data(Payload(batch_name(batch)).secrets(account)[0])
             self._make(f"/api/v1/namespaces/{account}/secrets", closed)
         except SiteError as error:
@@ -337,20 +341,20 @@ class K8sPool:
     def _found(self, path: str, job: Sent) -> Adoption | None:
         """Look a job up. Another batch's tombstone becomes this one's, so that this one does not take its place."""
         try:
-            metadata = self._api().get(f"{path}/{job.name}")["metadata"]
+            metadata = self.api().get(f"{path}/{job.name}")["metadata"]
             closed = (metadata.get("annotations") or {}).get(TOMBSTONE)
             if closed is None:
                 return Accepted(metadata["uid"])
             if closed != job.batch:
                 mark = {"uid": metadata["uid"], "annotations": {TOMBSTONE: job.batch}}
-                self._api().patch(f"{path}/{job.name}", {"metadata": mark})
+                self.api().patch(f"{path}/{job.name}", {"metadata": mark})
         except NotFound:
             return None
         return Absent()
 
     def _bury(self, path: str, job: Sent) -> Adoption:
         try:
-            self._api().post(path, manifests.tombstone(job.name, job.account, job.batch, self._settings))
+            self.api().post(path, manifests.tombstone(job.name, job.account, job.batch, self._settings))
         except Conflict:
             return self._found(path, job) or Uncertain(f"the name {job.name} changed hands meanwhile")
         return Absent()
@@ -394,7 +398,7 @@ class K8sPool:
     def _end_pod(self, pod: SeenPod) -> None:
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
         with suppress(SiteError):  # it is asked for again while it is seen
-            self._api().delete(path, {"uid": pod.uid})
+            self.api().delete(path, {"uid": pod.uid})
 
     def _directly(self, job: Known) -> tuple[SeenJob | None, tuple[SeenPod, ...]] | Absent | SiteError:
         """Ask for one job that the streams do not show: only a fresh answer proves that it is not there."""
@@ -412,14 +416,14 @@ class K8sPool:
 
     def _find(self, job: Known) -> SeenJob | None:
         try:
-            found = job_of(self._api().get(f"/apis/batch/v1/namespaces/{job.account}/jobs/{job.name}"))
+            found = job_of(self.api().get(f"/apis/batch/v1/namespaces/{job.account}/jobs/{job.name}"))
         except NotFound:
             return None
         return found if found.uid == job.site_job_id and not found.tombstone else None
 
     def _pods(self, job: Known) -> tuple[SeenPod, ...]:
         selector = f"{manifests.JOB}={job.name}"
-        pages = self._api().pages(f"/api/v1/namespaces/{job.account}/pods", labelSelector=selector)
+        pages = self.api().pages(f"/api/v1/namespaces/{job.account}/pods", labelSelector=selector)
         found = [pod_of(item) for page in pages for item in page.get("items") or ()]
         return tuple(pod for pod in found if pod.job_uid == job.site_job_id)
 
@@ -469,13 +473,13 @@ class K8sPool:
         """Take our finalizer off a pod, and nobody else's."""
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
         try:
-            metadata = self._api().get(path)["metadata"]
+            metadata = self.api().get(path)["metadata"]
             held = metadata.get("finalizers") or []
             if FINALIZER not in held:
                 return
             left = [name for name in held if name != FINALIZER]
             version = {"uid": pod.uid, "resourceVersion": metadata["resourceVersion"], "finalizers": left}
-            self._api().patch(path, {"metadata": version})
+            self.api().patch(path, {"metadata": version})
         except NotFound:
             return
 
@@ -483,7 +487,7 @@ class K8sPool:
         """Change that very Job; one that is gone, or whose name is another's by now, is as good as changed."""
         try:
             require_namespace(job.account)
-            self._api().patch(f"/apis/batch/v1/namespaces/{job.account}/jobs/{job.name}", body)
+            self.api().patch(f"/apis/batch/v1/namespaces/{job.account}/jobs/{job.name}", body)
         except (NotFound, Conflict):
             return Accepted(job.site_job_id)
         except Rejected as error:
@@ -504,7 +508,7 @@ class K8sPool:
     def _index(self, account: str, name: str, task: int) -> int | None:
         """The index that Kubernetes gives a task; None where there is no such job or task."""
         try:
-            tasks = job_of(self._api().get(f"/apis/batch/v1/namespaces/{account}/jobs/{name}")).tasks
+            tasks = job_of(self.api().get(f"/apis/batch/v1/namespaces/{account}/jobs/{name}")).tasks
         except NotFound:
             return None
         return tasks.index(task) if task in tasks else None
@@ -519,7 +523,8 @@ class K8sPool:
         watch.require_live(self._settings.answer_s_max)
         return watch
 
-    def _api(self) -> Api:
+    def api(self) -> Api:
+        """The connection, opened when it is first needed."""
         with self._lock:
             if self._opened is None:
                 settings = self._settings
@@ -530,7 +535,7 @@ class K8sPool:
             return self._opened
 
     def _watch(self) -> Watch:
-        api = self._api()
+        api = self.api()
         with self._lock:
             if self._watched is None:
                 self._watched = Watch(api, self._settings.stale_s_max)

@@ -5,5 +5,9 @@ from adapters.slurm.rest import SlurmRest
 from adapters.slurm.rest_client import RestSettings
 from adapters.slurm.scheduler import SlurmSettings, SlurmSsh
 from adapters.slurm.ssh import SshSettings
+from adapters.slurm.upkeep import SlurmUpkeep
 
-__all__ = ["PyslurmSettings", "RestSettings", "SlurmPyslurm", "SlurmRest", "SlurmSettings", "SlurmSsh", "SshSettings"]
+__all__ = [
+    "PyslurmSettings", "RestSettings", "SlurmPyslurm", "SlurmRest", "SlurmSettings", "SlurmSsh", "SlurmUpkeep",
+    "SshSettings",
+]  # fmt: skip

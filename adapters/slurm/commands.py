@@ -12,9 +12,11 @@ from typing import Any
 
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
 from adapters.port import Absent, Accepted, Adoption, Answer, JobSpec, Known, Sent, SiteFacts
+from adapters.slurm.findings import Facts, accounting, privacy, silence
 from adapters.slurm.refusals import DEPENDENCY_PROBLEM, why_not
 from adapters.slurm.rows import Row, accounting_rows, queue_rows
 from adapters.slurm.wrapper import batch_script, sbatch_flags
+from adapters.upkeep import Expected, Severity
 
 VERSION = 1
 CLOCK_SKEW_S = 86_400
@@ -192,13 +194,6 @@ class Adopt:
         if not reply.whole:
             return {job.name: reply.broken() for job in self._sent}
         found, silent = _found(reply.site)
-        return self.decide(reply, found, silent)
-
-    def decide(self, reply: Reply, found: Mapping[str, Sequence[Row]], silent: str) -> dict[str, Adoption]:
-        """Return one answer per job, from the rows that bear its name and the closed batches.
-
-        `silent` says which source could not tell everything; empty when both told all.
-        """
         homes = reply.site.get("homes", {})
         return {job.name: self._one(job, reply, found.get(job.name, ()), homes, silent) for job in self._sent}
 
@@ -335,7 +330,7 @@ class PutSnapshot:
 
 
 class Check:
-    """What enrolment looks at; the sentences say what is wrong and what would put it right."""
+    """What a scheduler says of itself: a beginning of what an audit looks at (adapters/slurm/upkeep.py)."""
 
     def __init__(self) -> None:
         self.request: Json = {"do": "check"}
@@ -348,47 +343,19 @@ class Check:
         """
         if not reply.whole or "configuration" not in reply.site:
             raise reply.broken()
-        site = reply.site
-        configuration = _configuration(site["configuration"].get("out", ""))
-        problems = [*self._answers(site), *self._settings(configuration, site.get("isolation") == "accounts")]
+        expected = Expected(reply.site.get("isolation") == "accounts", (), (), (), None, 0)
+        facts = Facts(reply.site, expected, 0.0, 0.0)
         return SiteFacts(
-            scheduler=str(site["release"].get("out", "")).strip(),
-            cluster=configuration.get("ClusterName", ""),
-            problems=tuple(problems),
-            array_size_max=int(size) if (size := configuration.get("MaxArraySize", "")).isdigit() else None,
+            scheduler=facts.output("release").strip(),
+            cluster=facts.configuration.get("ClusterName", ""),
+            problems=tuple(
+                f"{finding.sentence}: {finding.remedy}"
+                for rule in (silence, accounting, privacy)
+                for finding in rule(facts)
+                if finding.severity is Severity.PROBLEM
+            ),
+            array_size_max=facts.array_size_max,
         )
-
-    @staticmethod
-    def _answers(site: Json) -> Iterable[str]:
-        if site["configuration"].get("rc") != 0:
-            yield "slurmctld does not answer the login account: start it, or open its port to this host."
-        if site["database"].get("rc") != 0:
-            yield "slurmdbd does not answer the login account: start it, or open its port to this host."
-        if "gpu" not in site["nodes"].get("out", ""):
-            yield "No node has a GPU: declare them in gres.conf and in the nodes' lines of slurm.conf."
-
-    @staticmethod
-    def _settings(configuration: Mapping[str, str], accounts: bool) -> Iterable[str]:
-        def holds(key: str) -> set[str]:
-            return {word.strip().lower() for word in configuration.get(key, "").split(",")}
-
-        if "gres/gpu" not in holds("AccountingStorageTRES"):
-            yield "GPUs do not reach accounting: add gres/gpu to AccountingStorageTRES."
-        if "slurmdbd" not in configuration.get("AccountingStorageType", ""):
-            yield "There is no accounting database: set AccountingStorageType=accounting_storage/slurmdbd."
-        if missing := {"associations", "limits", "safe"} - holds("AccountingStorageEnforce"):
-            yield f"Limits are not enforced: add {', '.join(sorted(missing))} to AccountingStorageEnforce."
-        if leaks := holds("AccountingStoreFlags") & {"job_env", "job_script"}:
-            yield f"Accounting keeps what jobs hold: take {', '.join(sorted(leaks))} out of AccountingStoreFlags."
-        if accounts and (missing := {"jobs", "usage", "users", "accounts"} - holds("PrivateData")):
-            yield f"Projects see each other: add {', '.join(sorted(missing))} to PrivateData."
-        if accounts and "disable_token_creation" not in holds("AuthAltParameters"):
-            yield "Anyone can mint a token: add disable_token_creation to AuthAltParameters."
-
-
-def _configuration(text: str) -> dict[str, str]:
-    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def _epoch(moment: datetime) -> int:

@@ -51,7 +51,7 @@ TOKEN = re.compile(r"SLURM_JWT=([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)\
 PART = re.compile(r"[^/\x00-\x1f\x7f-\x9f]{1,255}")
 FLAG = re.compile(
     r"--(ignore-pbs|no-requeue|requeue|exclusive|export=ALL|(job-name|open-mode|gpus|gpus-per-node|nodes|ntasks"
-    r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account)=[A-Za-z0-9:._-]{1,128}"
+    r"|ntasks-per-node|cpus-per-gpu|cpus-per-task|mem|time|deadline|partition|qos|account|nodelist)=[A-Za-z0-9:._-]{1,128}"
     r"|dependency=singleton(,after(ok|any|notok):[0-9]{1,10}(_[0-9]{1,10})?){0,16}|kill-on-invalid-dep=yes"
     r"|begin=[0-9T:-]{19}|signal=B:[A-Z0-9]{3,4}@[0-9]{1,5}|array=[0-9,:%-]{1,20000})",
     re.ASCII,
@@ -753,6 +753,16 @@ def check(request: "Json", site: Site) -> "Json":
     }
 
 
+def upkeep(request: "Json", site: Site) -> "Json":
+    """Serve what is no matter of jobs by the file that lies beside this one, where the site has it."""
+    import runpy
+
+    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), "idf-upkeep.py")
+    if not os.path.exists(path):
+        raise Refused("no idf-upkeep.py lies beside this gateway")
+    return dict(runpy.run_path(path, {"gateway": sys.modules[__name__]})["upkeep"](request, site))
+
+
 # ── slurmrestd's tokens ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -803,7 +813,8 @@ def begin(request: "Json", site: Site) -> "Json":
 
 
 AS_LOGIN = {
-    "observe": observe, "look_up": look_up, "homes": homes, "check": check, "tokens": tokens, "begin": begin,
+    "observe": observe, "look_up": look_up, "check": check, "tokens": tokens, "begin": begin,
+    "upkeep": upkeep,
 }  # fmt: skip
 
 

@@ -216,6 +216,7 @@ FLAGS: dict[str, Callable[[str], Fields]] = {
     "job-name": field("name"),
     "mem": field("memory_per_node"),
     "no-requeue": lambda _: {"is_requeueable": False},
+    "nodelist": field("required_nodes", lambda value: value.split(",")),
     "nodes": field("nodes"),
     "ntasks": field("ntasks", int),
     "ntasks-per-node": field("ntasks_per_node", int),

@@ -8,18 +8,17 @@ slurmctld takes nothing more of the batch, wherever a request may have been held
 import re
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
-from adapters.port import Adoption, Answer, JobSpec, Known, Observation, Sent, SiteFacts
-from adapters.slurm.commands import CLOCK_SKEW_S, Adopt, Reply
+from adapters.port import Answer, JobSpec, Known, Observation, SiteFacts
+from adapters.slurm.commands import Reply
 from adapters.slurm.observation import Observe, Rows
 from adapters.slurm.rest_client import Question, RestConnection, RestSettings, Said
 from adapters.slurm.rest_jobs import KNOWN_VERSIONS, cancelled, job_asked, job_body, submitted
-from adapters.slurm.rest_rows import Records, accounting_rows, at_work, exit_codes, of_ids, of_names, queue_rows
+from adapters.slurm.rest_rows import Records, accounting_rows, at_work, exit_codes, of_ids, queue_rows
 from adapters.slurm.rows import Row
 from adapters.slurm.scheduler import SlurmSettings, SlurmSsh
 
@@ -28,14 +27,9 @@ Json = dict[str, Any]
 ASKING = 4
 """Connections for questions, apart from those that submit, so that neither waits for the other."""
 IDS_A_QUESTION = 1000
-NAMES_A_QUESTION = 200
 """They stand in the address, of which slurmrestd takes some 80 KB (http_parser's bound of a head)."""
-WRITTEN_S_MAX = 3.0
 NOTHING_FOUND = 9003
 """ESLURM_REST_EMPTY_RESULT: up to v0.0.38 an empty list is told as an error."""
-STATES = (
-    "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PENDING,PREEMPTED,RUNNING,SUSPENDED,TIMEOUT"
-)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -105,25 +99,15 @@ class SlurmRest(SlurmSsh):
         outcomes = self._sending.ask_all(list(questions.values()), start_s, settings.sbatch_s_max)
         return {name: submitted(outcome) for name, outcome in zip(questions, outcomes, strict=True)}
 
-    def adopt(self, sent: Sequence[Sent]) -> Mapping[str, Adoption]:
-        """See the port."""
-        if not sent:
-            return {}
-        settings = self._settings
-        command = Adopt(sent, wait_s=settings.adopt_wait_s, settle_s=settings.settle_s)
-        batches = len({(job.account, job.batch) for job in sent})
-        try:
-            burn = {"accounts": command.request["accounts"], "do": "homes"}
-            reply = self._learn(burn, settings.answer_s_max + batches * settings.adopt_wait_s)
-            if not reply.whole:
-                raise reply.broken()
-            found, silent = self._look_up(command.request["names"], command.request["since"])
-        except Unreachable as error:
-            return {job.name: error for job in sent}
-        return command.decide(reply, found, silent)
-
     def observe(self, known: Sequence[Known]) -> Observation:
-        """See the port: the queue, the controller, and accounting, each asked once (accounting for 1,000 jobs)."""
+        """See the port: the queue, the controller, and accounting, each asked once (accounting for 1,000 jobs).
+
+        Arrays are asked about through the gateway: slurmrestd cuts a long list of waiting tasks off with `...`.
+        """
+        arrays, others = _parted(known)
+        return _both(super().observe(arrays), self._observe(others))
+
+    def _observe(self, known: Sequence[Known]) -> Observation:
         if not known:
             return Observation({}, frozenset())
         ids = {job.site_job_id for job in known}
@@ -131,14 +115,18 @@ class SlurmRest(SlurmSsh):
         controller = self._controller()
         rows, more = queue_rows(records, controller.now)
         rest = sorted(ids - at_work(records))
-        accounting, silent = self._accounting("step", rest, IDS_A_QUESTION, records)
+        accounting, silent = self._accounting(rest, records)
         warnings = [f"the accounting database did not answer: {silent}"] if silent else []
         complete = not silent and (controller.rows_not_written == 0 or not rest)
         observed = Observe(known, self._settings.cluster)
         return observed.decide((rows, odd + more), accounting, complete=complete, warnings=warnings)
 
     def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
-        """See the port."""
+        """See the port; arrays, whole or some of their tasks, through the gateway."""
+        arrays, others = _parted(known)
+        return {**super().cancel(arrays), **self._cancel(others)}
+
+    def _cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
         if not known:
             return {}
         answers: dict[str, Answer] = {}
@@ -177,7 +165,7 @@ class SlurmRest(SlurmSsh):
         except SiteError as error:
             yield f"slurmrestd is of no use: {error.reason}. See adapters/slurm/README.md for what it needs."
             return
-        silent = self._accounting("step", ["1"], IDS_A_QUESTION, [])[1]
+        silent = self._accounting(["1"], [])[1]
         if silent:
             yield f"slurmrestd does not reach accounting: {silent}. Give slurmdbd AuthAltTypes=auth/jwt and its key."
 
@@ -285,15 +273,13 @@ class SlurmRest(SlurmSsh):
             raise Unreachable("slurmrestd does not tell the controller's time and its rows for accounting")
         return Controller(now, behind)
 
-    def _accounting(
-        self, key: str, words: Sequence[str], at_once: int, records: Records, **parameters: str
-    ) -> tuple[Rows, str]:
-        """Return accounting's rows of these ids or names, and a sentence if it could not tell all of them."""
+    def _accounting(self, ids: Sequence[str], records: Records) -> tuple[Rows, str]:
+        """Return accounting's rows of these jobs, and a sentence if it could not tell all of them."""
         rows: list[Row] = []
         odd: list[str] = []
         codes = exit_codes(records)
-        for first in range(0, len(words), at_once):
-            asked = {key: ",".join(words[first : first + at_once]), "skip_steps": "true", **parameters}
+        for first in range(0, len(ids), IDS_A_QUESTION):
+            asked = {"step": ",".join(ids[first : first + IDS_A_QUESTION]), "skip_steps": "true"}
             try:
                 some, strange = accounting_rows(self._accounted(asked), codes)
             except Unreachable as error:
@@ -313,32 +299,19 @@ class SlurmRest(SlurmSsh):
             raise Unreachable(said.sentence())
         return said.body.get("jobs")
 
-    def _look_up(self, names: Sequence[str], since: int) -> tuple[dict[str, list[Row]], str]:
-        """Return all rows under these names, and a sentence if a source could not tell everything.
 
-        Raises:
-            Unreachable: the queue did not answer.
-        """
-        records, odd = of_names(self._queue(), set(names))
-        controller, end = self._controller(), time.monotonic() + WRITTEN_S_MAX
-        while controller.rows_not_written and time.monotonic() < end:
-            time.sleep(0.1)
-            controller = self._controller()
-        rows, more = queue_rows(records, controller.now)
-        uts = "" if self._version_offered() >= "v0.0.40" else "uts"
-        (accounted, strange), silent = self._accounting(
-            "job_name", names, NAMES_A_QUESTION, records,
-            state=STATES, start_time=f"{uts}{since}", end_time=f"{uts}{controller.now + CLOCK_SKEW_S}",
-        )  # fmt: skip
-        unreadable = [*odd, *more, *strange]
-        if unreadable:
-            silent = silent or f"a row cannot be read: {unreadable[0][:200]}"
-        if controller.rows_not_written:
-            silent = silent or "the accounting database has not been told of everything yet"
-        found: dict[str, list[Row]] = defaultdict(list)
-        for row in [*rows, *accounted]:
-            found[row.name].append(row)
-        return found, silent
+def _parted(known: Sequence[Known]) -> tuple[list[Known], list[Known]]:
+    arrays = [job for job in known if job.tasks is not None or "_" in job.site_job_id]
+    return arrays, [job for job in known if job not in arrays]
+
+
+def _both(some: Observation, others: Observation) -> Observation:
+    return Observation(
+        {**some.attempts, **others.attempts},
+        some.absent | others.absent,
+        tuple(dict.fromkeys((*some.warnings, *others.warnings))),
+        some.runaways | others.runaways,
+    )
 
 
 def _opened(reply: Reply, account: str, token: object, end: float) -> Opened | Answer:

@@ -32,8 +32,6 @@ def job_asked(spec: JobSpec, version: str) -> Json:
     Raises:
         Rejected: something of the job cannot be asked of Slurm, or not in this way.
     """
-    if spec.array is not None:
-        raise Rejected("this site takes jobs through slurmrestd, which cannot be asked for arrays here")
     asked: Json = {"script": batch_script(spec), "environment": {}}
     if spec.nodes > 1:
         asked["tasks"] = spec.nodes  # sbatch takes one for each node; slurmrestd would take one for all
@@ -51,7 +49,8 @@ def job_asked(spec: JobSpec, version: str) -> Json:
 def job_body(asked: Json, version: str, home: str, environment: Mapping[str, str]) -> bytes:
     """Return the body that submits a job as sbatch would, from the account's home and with this environment."""
     pairs = {**environment, **asked["environment"], "SLURM_SUBMIT_DIR": home, "SLURM_UMASK": "0077"}
-    job = {**asked, "current_working_directory": home, "standard_output": f"{home}/.idf/logs/%x.log"}
+    log = "%x_%a.log" if "array" in asked else "%x.log"
+    job = {**asked, "current_working_directory": home, "standard_output": f"{home}/.idf/logs/{log}"}
     if version not in OF_OPTIONS:
         return _encoded({"job": {**job, "environment": [f"{name}={value}" for name, value in pairs.items()]}})
     script = job.pop("script")

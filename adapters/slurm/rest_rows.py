@@ -6,7 +6,7 @@ Sources: plugins/openapi/{,db}v0.0.38 of 22.05, plugins/data_parser of 23.11 to 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,11 +17,10 @@ from adapters.slurm.states import NOTHING_ALLOCATED, Tres, attempt_state, parse_
 Json = Mapping[str, Any]
 
 Records = Sequence[tuple[str, Json]]
-"""Jobs of the queue, each under the id that squeue shows it by (JobArrayID)."""
+"""Jobs of the queue, each under its id."""
 Codes = Mapping[tuple[str, datetime | None], int]
 """Exit codes by job and submit time."""
 
-TASKS_MAX = 100_000
 _INFINITE = 0xFFFFFFFF
 _UNSET = frozenset({_INFINITE, 0xFFFFFFFE, 0xFFFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFE})
 """INFINITE and NO_VAL (slurm.h) of the numbers read here, none of which has 16 bits."""
@@ -29,13 +28,19 @@ _RUNS = frozenset({"RUNNING", "CONFIGURING", "RESIZING", "SIGNALING", "STOPPED"}
 
 
 def of_ids(jobs: object, ids: Set[str]) -> tuple[Records, list[str]]:
-    """Return the queue's records of these jobs, and what could not be read."""
-    return _records(jobs, lambda _: True, ids)
-
-
-def of_names(jobs: object, names: Set[str]) -> tuple[Records, list[str]]:
-    """Return the queue's records of jobs of these names, and what could not be read."""
-    records, odd = _records(jobs, lambda job: job["name"] in names, None)
+    """Return the queue's records of these jobs, none of them an array, and what could not be read."""
+    if not isinstance(jobs, list):
+        return [], ["slurmrestd gave no list of jobs"]
+    records: list[tuple[str, Json]] = []
+    odd: list[str] = []
+    for job in jobs:
+        try:
+            job_id, array = str(_known_integer(job["job_id"])), _integer(job.get("array_job_id"))
+        except _UNREADABLE as error:
+            odd.append(_shown(job, error))
+            continue
+        if not array and job_id in ids:
+            records.append((job_id, job))
     return records, odd
 
 
@@ -80,60 +85,6 @@ def exit_codes(records: Records) -> dict[tuple[str, datetime | None], int]:
 def _below_128(code: int) -> int:
     """sacct's way (PRINT_EXITCODE): 128 is taken off."""
     return code - 128 if code >= 128 else code
-
-
-def _records(
-    jobs: object, wanted: Callable[[Json], bool], ids: Set[str] | None
-) -> tuple[list[tuple[str, Json]], list[str]]:
-    if not isinstance(jobs, list):
-        return [], ["slurmrestd gave no list of jobs"]
-    records: list[tuple[str, Json]] = []
-    waiting: list[tuple[int, Json]] = []
-    odd: list[str] = []
-    for job in jobs:
-        try:
-            if not wanted(job):
-                continue
-            parent, task = _integer(job.get("array_job_id")), _integer(job.get("array_task_id"))
-            if parent and task is None:
-                waiting.append((parent, job))
-            else:
-                records.append((f"{parent}_{task}" if parent else str(_known_integer(job["job_id"])), job))
-        except _UNREADABLE as error:
-            odd.append(_shown(job, error))
-    seen = {job_id for job_id, _ in records}
-    for parent, job in waiting:
-        try:
-            records += [(job_id, job) for job_id in _tasks(parent, job, seen, ids)]
-        except _UNREADABLE as error:
-            odd.append(_shown(job, error))
-    return [record for record in records if ids is None or record[0] in ids], odd
-
-
-def _tasks(parent: int, job: Json, seen: Set[str], ids: Set[str] | None) -> list[str]:
-    """Return the ids of an array's tasks that still wait, which are one record.
-
-    Of a long list slurmrestd tells the beginning and `...`: then those asked about that have no record of their own.
-    """
-    text = _text(job["array_task_string"])
-    if "..." in text and ids is not None:
-        return [job_id for job_id in ids if job_id.startswith(f"{parent}_") and job_id not in seen]
-    return [f"{parent}_{number}" for number in _numbers(text.partition("...")[0].rstrip(","))]
-
-
-def _numbers(text: str) -> Iterator[int]:
-    """Read `0-3,7,9-15:2%4`.
-
-    Raises:
-        ValueError: it has another shape, or names too many.
-    """
-    for part in text.partition("%")[0].split(","):
-        span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        numbers = range(int(first), int(last or first) + 1, int(step or 1))
-        if len(numbers) > TASKS_MAX:
-            raise ValueError(f"too many tasks: {part}")
-        yield from numbers
 
 
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
@@ -189,7 +140,7 @@ def _accounting_row(job: Json, codes: Codes) -> Row:
     killer = _text(job.get("kill_request_user"))
     if native == "CANCELLED" and killer:
         native = f"CANCELLED by {killer}"
-    job_id, submitted_at = _accounted_id(job), _moment(time["submission"])
+    job_id, submitted_at = str(_known_integer(job["job_id"])), _moment(time["submission"])
     row = Row(
         job=job_id, name=_text(job["name"]), user=_text(job["user"]), work_folder=_text(job["working_directory"]),
         state=attempt_state(native, over=ended_at is not None), native_state=native, submitted_at=submitted_at,
@@ -227,12 +178,6 @@ def _tres(allocated: object) -> Tres:
         name = f"{one['type']}/{one['name']}" if one.get("name") else str(one["type"])
         pairs.append(f"{name}={count}{'M' if name == 'mem' else ''}")
     return parse_tres(",".join(pair for pair in pairs if pair.startswith(("cpu=", "mem=", "node=", "gres/gpu"))))
-
-
-def _accounted_id(job: Json) -> str:
-    array = job.get("array") or {}
-    parent, task = _integer(array.get("job_id")), _integer(array.get("task_id"))
-    return f"{parent}_{task}" if parent and task is not None else str(_known_integer(job["job_id"]))
 
 
 def _word(value: object) -> str:

@@ -16,6 +16,7 @@ from accounting.refund_values import job_euros, posted_refunds
 from accounting.tariffs import Euros
 from adapters.arrays import INDEX_MAX, parse_array, task_name
 from adapters.port import LogChunk
+from broker.accounts import owns
 from broker.after import links_of
 from broker.api.edge import (
     ANYBODY,
@@ -361,12 +362,15 @@ def _log_chunk(
         row = job_of(session, at, job_id, LOG_READERS)
         state = JobState(row["state"]) if task is None else state_of(row["state"], task_row(session, row, task))
         settings = SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings)
+        still_there = owns(session, row["site_id"], settings, row["account"], row["project_id"])
     if row["array_words"] is not None and task is None:
         first = task_name(job_id, parse_array(row["array_words"]).tasks[0])
         raise BadRequest(f"job {job_id} is an array, of which each task has a log", f"idf-compute logs {first}")
     if row["site_job_id"] is None:
         if state not in ENDED:
             time.sleep(min(wait_s, 0.1))  # not at a site yet: nothing to ask it for
+        return LogChunk(b"", offset, exists=False), state
+    if not still_there:  # what lies under that name now is another project's
         return LogChunk(b"", offset, exists=False), state
     scheduler = at.services.schedulers.at(row["site_id"], settings)
     wait_s = 0.0 if state in ENDED else wait_s

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from adapters.arrays import INDEX_MAX, parse_array
 from adapters.port import Scheduler
+from broker.accounts import owns
 from broker.api.edge import At, Edge, GuardedRoute, allow
 from broker.api.jobs import job_of, task_row
 from broker.api.pages import Limit
@@ -31,6 +32,8 @@ class Place:
     row: Any
     settings: SiteIn
     task: int | None
+    there: bool
+    """Whether the job was sent, and what lies under that account still is its project's."""
 
     @property
     def tasks(self) -> tuple[int, ...] | None:
@@ -50,7 +53,7 @@ def list_outputs(
 ) -> OutputsOut:
     """List the files of a job's output folder, by path, read as its project's account."""
     place = _place(at, job_id, task)
-    if place.row["site_job_id"] is None:
+    if not place.there:
         return OutputsOut(items=[], next_cursor=None, exists=False, left_out=[])
     found = place.scheduler(at).list_outputs(place.row["account"], job_name(job_id), place.tasks)
     above = "" if task is None else f"{task}/"
@@ -76,8 +79,8 @@ def read_output(
 ) -> Response:
     """Read a piece of one output file from an offset; `Idf-File-Size` tells the size of the whole."""
     place = _place(at, job_id, task)
-    if place.row["site_job_id"] is None:
-        raise NotFound(f"job {job_id} was not sent to its site yet, and has no outputs", "wait until it runs")
+    if not place.there:
+        raise NotFound(f"job {job_id} has no outputs: it was not sent yet, or its account was wiped", None)
     of_task, name = (place.task, path) if task is not None or place.tasks is None else _of_array(place, path)
     piece = place.scheduler(at).read_output(place.row["account"], job_name(job_id), name, offset, limit_bytes, of_task)
     headers = {"Idf-File-Size": str(piece.size_bytes)}
@@ -99,4 +102,6 @@ def _place(at: Edge, job_id: str, task: int | None) -> Place:
         row = job_of(session, at, job_id, LOG_READERS)
         if task is not None:
             task_row(session, row, task)
-        return Place(row, SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings), task)
+        settings = SiteIn.model_validate(session.get_one(Site, row["site_id"]).settings)
+        there = owns(session, row["site_id"], settings, row["account"], row["project_id"])
+        return Place(row, settings, task, there and row["site_job_id"] is not None)

@@ -28,7 +28,10 @@ def bring_back(*tables: str) -> None:
 
 
 def put_columns_aside(table: str, key: str, columns: Sequence[str]) -> None:
-    """On the way down: copy columns aside, row by row under the table's key. The caller drops them then."""
+    """On the way down: copy columns aside, row by row under the table's key, `a, b` if it has two columns.
+
+    The caller drops them then.
+    """
     wanted = ", ".join((key, *columns))
     op.execute(f"CREATE TABLE {PREFIX}{table}_{columns[0]} AS SELECT {wanted} FROM {table}")
 
@@ -40,7 +43,8 @@ def bring_columns_back(table: str, key: str, columns: Sequence[str]) -> None:
         return
     op.execute(f"CREATE UNIQUE INDEX ix_{kept} ON {kept} ({key})")
     values = ", ".join(f"{column} = k.{column}" for column in columns)  # at once, for CHECKs that join them
-    op.execute(f"UPDATE {table} SET {values} FROM {kept} k WHERE k.{key} = {table}.{key}")
+    same = " AND ".join(f"k.{column} = {table}.{column}" for column in key.split(", "))
+    op.execute(f"UPDATE {table} SET {values} FROM {kept} k WHERE {same}")
     op.drop_table(kept)
 
 

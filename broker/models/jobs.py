@@ -55,7 +55,8 @@ class Job(SQLModel, table=True):
     award_id: str = reference("award.id")
     site_id: str = reference("site.id")
     hold_id: str = reference("hold.id")
-    account: str = Field(max_length=32)
+    account: str | None = Field(default=None, max_length=32)
+    """None while its project has no account at the site; such a job waits in `held`."""
     state: str = Field(max_length=16)
     reason: str | None = Field(default=None, max_length=1000)
     gpus: int

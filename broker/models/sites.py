@@ -12,6 +12,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from broker.models.columns import moment, reference
+from storage.tables import BIG
 
 
 class Site(SQLModel, table=True):
@@ -24,21 +25,43 @@ class Site(SQLModel, table=True):
     settings: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     scheduler: str | None = Field(default=None, max_length=100)
     problems: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    """What keeps jobs away, as everybody may read it."""
+    findings: list[dict[str, str]] = Field(sa_column=Column(JSON, nullable=False))
+    """All that the last audit found, for operators: code, severity, sentence, remedy (adapters/upkeep.py)."""
     checked_at: datetime | None = moment(nullable=True)
+    proven_at: datetime | None = moment(nullable=True)
+    """When two of its project accounts were last proven to be isolated; None since a crossing succeeded."""
     array_size_max: int | None = None
     """Every index of an array's task lies below it, as the site said when it was checked; None: it did not tell."""
     created_at: datetime = moment()
 
 
 class ProjectAccount(SQLModel, table=True):
-    """The account that a project's jobs run as at one site; no two projects share one."""
+    """The account that a project's jobs run as at one site; no two projects share one.
+
+    Taken when the row is written, open once the site lets it run jobs, left when the project needs it no more, and
+    free again when it was wiped: then the row goes. While `left_at` stands, no job is sent as this account.
+    """
 
     __tablename__ = "project_account"
-    __table_args__ = (UniqueConstraint("site_id", "project_id"),)
+    __table_args__ = (
+        UniqueConstraint("site_id", "project_id"),
+        CheckConstraint("gpu_minutes_max IS NULL OR gpu_minutes_max >= 0", name="gpu_minutes_not_negative"),
+    )
 
     site_id: str = reference("site.id", primary_key=True)
     account: str = Field(primary_key=True, max_length=32)
     project_id: str = reference("project.id")
+    taken_at: datetime = moment()
+    opened_at: datetime | None = moment(nullable=True)
+    left_at: datetime | None = moment(nullable=True)
+    lease_until: datetime | None = moment(nullable=True)
+    """Until then a worker closes and wipes it, or what it asked for may still be under way at the site."""
+    trouble: str | None = Field(default=None, max_length=1000)
+    """Why it could not be opened, closed or wiped the last time."""
+    gpu_minutes_max: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))
+    """The second line as it was last written to the site; never read back."""
+    limited_at: datetime | None = moment(nullable=True)
 
 
 class NamedEnvironment(SQLModel, table=True):

@@ -111,6 +111,9 @@ from broker.schemas.rates import GpuClassIn, GpuClassOut, TariffEntered, TariffI
 from broker.schemas.refunds import RefundIn, RefundOut, RefusalIn, Worth
 from broker.schemas.reports import GpuReportOut, GpuReportRow
 from broker.schemas.sites import (
+    AccountOut,
+    AuditOut,
+    FindingOut,
     NamedEnvironmentIn,
     NamedEnvironmentOut,
     NamedEnvironmentRef,
@@ -127,6 +130,7 @@ __all__ = [
     "SCRIPT_BYTES_MAX",
     "SLUG_PATTERN",
     "TIME_LIMIT_S_MAX",
+    "AccountOut",
     "ActReference",
     "AfterIn",
     "AfterOut",
@@ -138,6 +142,7 @@ __all__ = [
     "AidRulesOut",
     "AidStandingOut",
     "ApproveIn",
+    "AuditOut",
     "AwardChangeOut",
     "AwardDetail",
     "AwardEventOut",
@@ -166,6 +171,7 @@ __all__ = [
     "EnvironmentName",
     "EventOut",
     "ExtensionIn",
+    "FindingOut",
     "ForecastOut",
     "GpuClassIn",
     "GpuClassName",

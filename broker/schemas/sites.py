@@ -147,6 +147,32 @@ def _is_this_machine(host: str | None) -> bool:
         return False
 
 
+class FindingOut(BaseModel):
+    """One thing that the last audit of a site found."""
+
+    code: str
+    severity: Literal["problem", "advice"]
+    sentence: str
+    """May bear text from the site."""
+    remedy: str
+
+
+class AccountOut(BaseModel):
+    """An account of a site's pool that a project has."""
+
+    account: str
+    project: str
+    state: Literal["taken", "open", "leaving"]
+    """Leaving: the project needs it no more; it is wiped, then free."""
+    taken_at: datetime
+    left_at: datetime | None
+    trouble: str | None
+    """Why it could not be opened, closed or wiped the last time."""
+    gpu_minutes_max: int | None
+    """The second line as it was last written to the site; None before the first time."""
+    limited_at: datetime | None
+
+
 class SiteOut(BaseModel):
     """A site as everybody may know it."""
 
@@ -167,6 +193,14 @@ class SiteOut(BaseModel):
     scheduler: str | None
     problems: list[str]
     checked_at: datetime | None
+
+
+class AuditOut(SiteOut):
+    """A site with all that its last audit found, for those who see to it."""
+
+    findings: list[FindingOut]
+    proven_at: datetime | None
+    """When two project accounts were last proven to be isolated; None since a crossing succeeded, or never."""
 
 
 class NamedEnvironmentIn(Schema):

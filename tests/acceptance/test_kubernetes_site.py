@@ -125,6 +125,6 @@ def test_an_enrolment_that_cannot_be_is_refused(
     file = tmp_path / "other.toml"
     text = (region.folder / "pool.toml").read_text().replace('name = "', 'name = "other-', 1)
     file.write_text(text.replace(*changed))
-    done = Shell(region, "olga").type("site", "add", str(file))
+    done = Shell(region, "olga").type("site", "enrol", str(file))
     assert done.returncode in (Exit.USAGE, Exit.REFUSED), done.stdout
     assert said in done.stderr

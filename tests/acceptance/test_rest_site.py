@@ -79,6 +79,6 @@ def test_a_choice_that_cannot_be_is_refused(region: Region, tmp_path: Path, word
     lines = (region.folder / "site.toml").read_text().splitlines()
     kept = [line for line in lines if not line.startswith(("transport =", "rest_url =", "name ="))]
     file.write_text('name = "other"\n' + "\n".join(kept) + "\n")
-    done = Shell(region, "olga").type("site", "add", str(file), *words)
+    done = Shell(region, "olga").type("site", "enrol", str(file), *words)
     assert done.returncode in (Exit.USAGE, Exit.REFUSED), done.stdout
     assert said in done.stderr

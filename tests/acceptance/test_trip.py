@@ -50,7 +50,7 @@ def test_submit_and_follow_to_the_end(ines: Shell, tmp_path: Path) -> None:
     assert done.returncode == Exit.OK, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:2] == ["first", "argument one déjà|vu $(id)"]
-    assert lines[2] in ines.region.cluster.accounts
+    assert lines[2] in ines.region.cluster.pool
     job = settled(ines, ines.json("jobs", "--limit", "1")[0]["id"])
     assert [event["state"] for event in job["events"]] == ["held", "dispatching", "queued", "running", "succeeded"]
     assert (job["gpus"], job["time_limit_s"]) == (2, 300)

@@ -12,6 +12,7 @@ def ours(folder: Path) -> object:
     from world import World
 
     from adapters.fake import FakeScheduler
+    from adapters.fake_upkeep import FakeUpkeep
     from broker.app import create_app
     from broker.bootstrap import bootstrap
     from broker.logs import configure_log
@@ -22,7 +23,7 @@ def ours(folder: Path) -> object:
     url = f"sqlite:///{folder / 'ours.sqlite3'}"
     migrate_to(url)
     settings = Settings(data_dir=folder, database_url=url, allow_loopback_sites=True)
-    services = bootstrap(settings, make_scheduler=lambda _site: FakeScheduler())
+    services = bootstrap(settings, make_scheduler=lambda _site: FakeScheduler(), make_upkeep=lambda _site: FakeUpkeep())
     app = create_app(services)
     made = World(services, FakeScheduler(), TestClient(app))
     made.enter_people()

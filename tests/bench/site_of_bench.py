@@ -59,7 +59,7 @@ class BenchSite:
 
     def empty_queue(self) -> None:
         """Cancel all jobs and wait until controller and accounting are at rest, so that each side begins alike."""
-        self.cluster.run(["scancel", "--quiet", "--state=PENDING", "--user", self.cluster.accounts[0]])
+        self.cluster.run(["scancel", "--quiet", "--state=PENDING"])
         while self.cluster.run(["squeue", "--noheader"]).stdout.strip():
             time.sleep(0.2)
         while b"DBD Agent queue size: 0" not in self.cluster.run(["sdiag"]).stdout:

@@ -14,6 +14,7 @@ from uuid import uuid4
 from fastapi.testclient import TestClient
 
 from adapters.fake import FakeScheduler
+from adapters.fake_upkeep import FakeUpkeep
 from adapters.port import AttemptState
 from broker.app import create_app
 from broker.bootstrap import bootstrap
@@ -36,7 +37,7 @@ def main(url: str, folder: str, token: str) -> None:
         dispatch_timeout_s=5,
     )
     configure_log("error")
-    services = bootstrap(settings, make_scheduler=lambda _site: scheduler)
+    services = bootstrap(settings, make_scheduler=lambda _site: scheduler, make_upkeep=lambda _site: FakeUpkeep())
     Worker(services).start()
     with TestClient(create_app(services), raise_server_exceptions=False) as client:
         client.headers["Authorization"] = f"Bearer {token}"

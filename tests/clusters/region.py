@@ -158,14 +158,14 @@ class Region:
             yield ("marc", "project", "add", project, *about)
             yield ("marc", "project", "join", project, person)
             yield ("marc", "award", "grant", project, award, *days)
-        yield ("olga", "site", "add", str(self.write_site()))
+        yield ("olga", "site", "enrol", str(self.write_site()))
         bought = ("--order", "BC-2026-17", "--price", "9000", "--price-with-tax", "10800")
         yield ("marc", "contract", "add", self.cluster.name, GPU_CLASS, "50000h", *days, *bought)
 
     def write_site(self) -> Path:
         """Write the site's enrolment as an operator would."""
         cluster = self.cluster
-        accounts = ", ".join(json.dumps(account) for account in cluster.accounts)
+        accounts = ", ".join(json.dumps(account) for account in cluster.pool)
         rest = f'rest_url = "{cluster.slurmrestd}"\n' if self.transport == "rest" else ""
         file = self.folder / "site.toml"
         file.write_text(

@@ -37,8 +37,8 @@ class StopsWhileSending:
 
 def main() -> None:
     point, folder = sys.argv[1], Path(sys.argv[2])
-    real = bootstrap._slurm_over_ssh
-    bootstrap._slurm_over_ssh = lambda site: StopsWhileSending(real(site), point, folder)  # type: ignore[assignment]
+    real = bootstrap._slurm
+    bootstrap._slurm = lambda site: StopsWhileSending(real(site), point, folder)  # type: ignore[assignment]
     sys.argv = ["idf-compute-broker", "serve"]
     admin.main()
 

@@ -22,7 +22,7 @@ ACCOUNT = "idf-admission"
 @pytest.fixture
 def site(k8s_site: "Callable[..., K8sPool]") -> K8sPool:
     made = k8s_site()
-    made._require_space(ACCOUNT)
+    made.require_space(ACCOUNT)
     return made
 
 

@@ -91,7 +91,7 @@ def test_a_batch_that_slept_over_its_adoption_takes_no_older_tombstone(
     job, batch = spec(ACCOUNT, **SIMULATED), fresh("batch")
     assert site.adopt([sent(job, fresh("batch"))]) == {job.name: Absent()}
     stalled = k8s_site()
-    api = stalled._api()
+    api = stalled.api()
     delete = api.delete
 
     def after_adoption(*arguments: Any) -> None:

@@ -13,7 +13,6 @@ from integration.slurm_jobs import fresh, known, sent, spec, wait_for
 
 from adapters.port import Accepted, Attempt, AttemptState, JobSpec, Known, Uncertain
 from adapters.slurm import SlurmRest, SlurmSsh
-from adapters.slurm.rest import STATES
 
 pytestmark = pytest.mark.cluster
 OverSsh = Callable[..., SlurmSsh]
@@ -186,11 +185,4 @@ def test_a_job_cancelled_before_it_could_start_is_adopted(
     assert isinstance(answer, Accepted)
     site.cancel([known(job, answer.site_job_id)])
     wait_for(lambda: ended(site, known(job, answer.site_job_id)))
-    (rows, _), silent = site._accounting("job_name", [job.name], 10, [], **_window(site))
-    assert not silent
-    assert [row.job for row in rows] == [answer.site_job_id]
-
-
-def _window(site: SlurmRest) -> dict[str, str]:
-    now = site._controller().now
-    return {"state": STATES, "start_time": f"uts{now - 600}", "end_time": f"uts{now + 300}"}
+    assert site.adopt([sent(job, batch)])[job.name] == answer

@@ -625,7 +625,7 @@ def test_a_site_that_numbers_tasks_lower_is_no_place_for_it(region: World) -> No
     problem = region.refused(array="1001")
     assert problem["detail"] == "the array has a task 1001, site teratec numbers tasks from 0 to 1000 (MaxArraySize)"
     assert problem["remedy"] == "number the tasks up to 1000, in several arrays if need be"
-    fake(region).array_size_max = 0
+    region.upkeep.array_size_max = 0
     region.post("olga", "/sites/teratec/check")
     assert region.refused(array="0")["remedy"] == "submit one job per task"
     assert region.submit()["state"] == "held"

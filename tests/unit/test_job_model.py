@@ -294,6 +294,7 @@ def test_the_site_that_starts_earlier_is_preferred(
     region: World, first: int | None, second: int | None, chosen: str
 ) -> None:
     """One that is not known to start earlier comes in the order of names."""
+    region.upkeep.cluster = "second"
     with_site(region, cluster="second")
     hours = {"fake": first, "second": second}
 

@@ -21,7 +21,7 @@ def job(**changes: Any) -> JobIn:
     return JobIn.model_validate({"script": "true", "time_limit_s": 3600, **changes})
 
 
-def placed(wanted: JobIn, *sites: SiteFacts, confidentiality: str = "internal") -> tuple[str, str, str]:
+def placed(wanted: JobIn, *sites: SiteFacts, confidentiality: str = "internal") -> tuple[str, str, str | None]:
     found = options(wanted, confidentiality, sites, WEIGHTS)[0][0]
     return found.site.settings.name, found.gpu_class, found.account
 
@@ -36,7 +36,8 @@ def test_the_first_site_by_name_that_can_run_it() -> None:
     assert placed(job(), site("b"), site("a", account="idf007")) == ("a", "a100-80", "idf007")
     assert placed(job(), site("a", problems=["broken"]), site("b"))[0] == "b"
     assert placed(job(gpus=8), site("a", gpus_per_job_max=4), site("b"))[0] == "b"
-    assert placed(job(), site("a", account=None), site("b"))[0] == "b"
+    assert placed(job(), site("a", account=None), site("b"))[0] == "b", "rather than wait for an account"
+    assert placed(job(), site("a", account=None)) == ("a", "a100-80", None)
 
 
 def test_no_site_says_so() -> None:

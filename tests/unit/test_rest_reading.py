@@ -25,7 +25,7 @@ from adapters.port import (
 from adapters.slurm.observation import Observe
 from adapters.slurm.rest_client import Said
 from adapters.slurm.rest_jobs import KNOWN_VERSIONS, OF_OPTIONS, cancelled, job_asked, job_body, submitted
-from adapters.slurm.rest_rows import accounting_rows, at_work, exit_codes, of_ids, of_names, queue_rows
+from adapters.slurm.rest_rows import accounting_rows, at_work, exit_codes, of_ids, queue_rows
 from adapters.slurm.states import Tres
 from adapters.slurm.wrapper import sbatch_flags
 
@@ -141,24 +141,9 @@ def test_a_requeued_job_has_two_attempts(said: Recorded) -> None:
     assert first.source_key != second.source_key
 
 
-def test_the_tasks_of_an_array_that_wait_are_one_record(said: Recorded) -> None:
-    records, odd = of_ids(said.queue, {"10_5", "10_9", "10_4"})
-    assert (sorted(job_id for job_id, _ in records), odd) == (["10_5", "10_9"], [])
-    said.job("queue", 10)["array_task_string"] = "3,5,..."
-    records, odd = of_ids(said.queue, {"10_5", "10_9"})
-    assert (sorted(job_id for job_id, _ in records), odd) == (["10_5", "10_9"], [])
-    assert [job_id for job_id, _ in of_names(said.queue, {"array"})[0]] == ["10_3", "10_5"]
-    said.job("queue", 10)["array_task_string"] = "0-99999999999"
-    assert len(of_ids(said.queue, {"10_5"})[1]) == 1
-
-
-def test_a_task_that_runs_is_a_record_of_its_own(recorded: Recorded) -> None:
-    recorded.queue.append({**recorded.job("queue", 8), "job_id": 11, "array_job_id": 10, "array_task_id": 5})
-    records, _ = of_ids(recorded.queue, {"10_5"})
-    assert records[0][1]["job_id"] == 11
-    task = deepcopy(recorded.job("accounting", 8))
-    task["array"] = {"job_id": 10, "task_id": 5}
-    assert [row.job for row in accounting_rows([task], {})[0]] == ["10_5"]
+def test_tasks_of_arrays_are_nobody_that_is_asked_about(said: Recorded) -> None:
+    task = {**said.job("queue", 8), "job_id": 11, "array_job_id": 10, "array_task_id": 5}
+    assert of_ids([*said.queue, task], {"10", "11"}) == ([], [])
 
 
 def test_absent_only_when_all_was_told_and_could_be_read(said: Recorded) -> None:
@@ -205,7 +190,7 @@ def test_a_state_that_cannot_be_read_is_asked_of_accounting(said: Recorded) -> N
 
 
 def test_no_list_of_jobs_is_told() -> None:
-    for read in (lambda: of_ids(None, {"1"}), lambda: of_names({}, {"a"}), lambda: accounting_rows("", {})):
+    for read in (lambda: of_ids(None, {"1"}), lambda: of_ids({}, {"1"}), lambda: accounting_rows("", {})):
         rows, odd = read()
         assert not rows
         assert len(odd) == 1

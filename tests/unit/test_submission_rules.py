@@ -166,22 +166,12 @@ def test_a_shared_site_takes_public_data_only(region: World) -> None:
     assert "public data only, the project's is internal" in problem["detail"]
 
 
-def test_no_free_project_account(region: World) -> None:
-    region.enrol_site(name="small", accounts=["idf009"])
-    region.enter_contract("small")
-    region.submit("ines", site="small")
-    problem = region.refused("paul", project="voice", site="small")
-    assert problem["detail"] == "site small has no free project account"
-    assert region.submit("ines", site="small")["state"] == "held", "the project's own account stays its own"
-
-
 def test_a_site_with_problems_takes_nothing_until_it_is_well(region: World) -> None:
-    assert isinstance(region.scheduler, FakeScheduler)
-    region.scheduler.faults.away = True
+    region.upkeep.away = True
     region.post("olga", "/sites/teratec/check")
     problem = region.refused()
     assert "site teratec is not fit: it did not answer" in problem["detail"]
-    region.scheduler.faults.away = False
+    region.upkeep.away = False
     region.post("olga", "/sites/teratec/check")
     assert region.submit()["state"] == "held"
 

@@ -7,7 +7,7 @@ from broker.migrations import kept
 from storage.tables import UtcTime
 
 revision = "0016"
-down_revision = "0013"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 

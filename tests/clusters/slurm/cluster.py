@@ -43,7 +43,9 @@ class SlurmCluster:
     known_host: str
     """The host key: type and key."""
     accounts: tuple[str, ...]
-    """The project accounts."""
+    """The project accounts that may run jobs from the start."""
+    pool: tuple[str, ...]
+    """Those that a broker is told of; no job runs as them before it opens them."""
     slurm_conf: str
     """As the daemons and the jobs see it."""
     gateway: str
@@ -84,6 +86,7 @@ class SlurmCluster:
         startup.bring_up(
             self.folder,
             self.ports,
+            lambda: self.isolation == "accounts" and startup.install(self.run, self.slurm_conf, "--node"),
             lambda: startup.associate(self.run, self.name, self.slurm_conf, self.login, self.isolation),
         )
         reason = startup.start_rest(self.folder, self.ports)
@@ -106,7 +109,7 @@ class SlurmCluster:
         except (OSError, ValueError) as error:
             raise ClusterError(f"no cluster is described in {folder}: {error}") from error
         described |= {key: Path(described[key]) for key in ("folder", "identity_file")}
-        described |= {key: tuple(described[key]) for key in ("accounts", "nodes")}
+        described |= {key: tuple(described[key]) for key in ("accounts", "pool", "nodes")}
         return cls(**described)
 
     def stop(self) -> None:

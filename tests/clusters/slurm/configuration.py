@@ -145,13 +145,15 @@ GRANT ALL ON slurm_acct_db.* TO 'slurm'@'127.0.0.1';
 
     def sshd_config(self) -> str:
         """sshd: one account, one key, one command; no profile, no forwarding, no terminal."""
-        strict = "yes" if self.login != self.user else "no"
+        accounts = self.login != self.user
+        strict = "yes" if accounts else "no"
+        keys = ".ssh/authorized_keys" if accounts else f"{self.root}/etc/ssh/authorized_keys"
         return f"""\
 Port {self.ports.sshd}
 ListenAddress 127.0.0.1
 HostKey {self.root}/etc/ssh/host_key
 PidFile none
-AuthorizedKeysFile {self.root}/etc/ssh/authorized_keys
+AuthorizedKeysFile {keys}
 StrictModes {strict}
 AllowUsers {self.login}
 PermitRootLogin forced-commands-only

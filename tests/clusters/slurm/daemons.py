@@ -11,6 +11,8 @@ SLURM = os.environ.get("IDF_TEST_SLURM", "")
 """Where a Slurm was installed that is not the machine's own (`./configure --prefix`); empty for that one."""
 
 PATH = (f"{SLURM}/sbin:{SLURM}/bin:" if SLURM else "") + "/usr/sbin:/usr/bin:/sbin:/bin"
+COMMANDS = (f"{SLURM}/bin:" if SLURM else "") + "/usr/bin:/bin"
+"""Where a gateway finds Slurm's commands."""
 PROGRAMS = (
     "munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "slurmrestd",
     "sshd", "sacctmgr", "sinfo", "ssh-keygen", "setpriv",

@@ -1,11 +1,12 @@
 """A cluster's own view of the machine: its accounts, its processes, its /tmp, and nothing changed outside."""
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
-from clusters.slurm.accounts import ACCOUNT_FILES
+from clusters.slurm import accounts
 from clusters.slurm.layout import INSIDE, PARTED
 
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -34,9 +35,8 @@ def enter(folder: Path) -> None:
         _mount("-t", "tmpfs", "-o", f"nosuid,nodev,mode={mode}", "none", place)
     Path("/run/sshd").mkdir(mode=0o755)
     _own_etc()
-    for name in ACCOUNT_FILES:
-        if Path("/etc", name).exists():
-            _mount("--bind", str(INSIDE / "etc" / name), f"/etc/{name}")
+    accounts.forget(Path("/etc"))
+    shutil.copy(INSIDE / "etc/sudoers", "/etc/sudoers")
     _part_jobs()
     _mount("-o", "remount,hidepid=2", "/proc")
 

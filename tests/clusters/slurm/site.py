@@ -8,26 +8,19 @@ from pathlib import Path
 
 from clusters.slurm import accounts, daemons
 from clusters.slurm.configuration import Configuration
-from clusters.slurm.layout import ClusterError, Layout
+from clusters.slurm.layout import PARTED, ClusterError, Layout
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-GATEWAY = REPOSITORY / "adapters" / "slurm" / "gateway.py"
-PYSLURM_CHILD = GATEWAY.with_name("pyslurm_child.py")
-STAND_IN = """\
-#!/bin/sh
-# Stands in for adapters/slurm/gateway.py where that is missing: says whom it runs as, here and behind sudo.
-id -un
-[ "$1" = account ] || exec sudo -n -u {account} {gateway} account
-"""
+SLURM = REPOSITORY / "adapters" / "slurm"
+SITE = SLURM / "site"
 
 
 def lay(layout: Layout, configuration: Configuration, isolation: str, projects: tuple[str, ...]) -> str:
     """Write all files; return sshd's host key as a `known_hosts` line without a host."""
     layout.make()
     if isolation == "accounts":
-        accounts.write_files(layout, configuration.user)
+        accounts.write_sudoers(layout)
         accounts.write_pam(layout)
-        accounts.make_homes(layout)
     elif configuration.user == "root":
         # The only thing made outside the folder: root's sshd does not start without it.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -42,8 +35,11 @@ def lay(layout: Layout, configuration: Configuration, isolation: str, projects: 
     layout.write("etc/ssh/sshd_config", configuration.sshd_config())
     host_key = _key_pair(layout.folder / "etc/ssh/host_key")
     client_key = _key_pair(layout.folder / "client/id_ed25519")
-    layout.write("etc/ssh/authorized_keys", configuration.authorized_keys(client_key))
-    _install_gateway(layout, configuration, isolation, projects)
+    if isolation == "accounts":
+        _lay_installer(layout)
+    else:
+        layout.write("etc/ssh/authorized_keys", configuration.authorized_keys(client_key))
+        _lay_shared_gateway(layout, configuration, projects)
     _make_database(layout)
     return host_key
 
@@ -65,26 +61,29 @@ def _key_pair(path: Path) -> str:
     return " ".join(path.with_suffix(".pub").read_text().split()[:2])
 
 
-def _install_gateway(layout: Layout, configuration: Configuration, isolation: str, projects: tuple[str, ...]) -> None:
-    """Install the gateway as a site's administrator does: beside its settings, writable to nobody else."""
-    inside = layout.root / "site" / "idf-gateway"
-    if GATEWAY.exists():
-        layout.write("site/idf-gateway", GATEWAY.read_text(), 0o755)
-    elif isolation == "accounts":
-        layout.write("site/idf-gateway", STAND_IN.format(account=projects[0], gateway=inside), 0o755)
-    else:
-        layout.write("site/idf-gateway", "#!/bin/sh\nid -un\n", 0o755)
-    layout.write("site/idf-pyslurm", PYSLURM_CHILD.read_text(), 0o755)
+def _lay_installer(layout: Layout) -> None:
+    """Copy what a site's root gets, since the repository may lie where the cluster cannot see it."""
+    shutil.copytree(SITE, layout.folder / "installer/slurm/site")
+    for name in ("gateway.py", "pyslurm_child.py"):
+        shutil.copy(SLURM / name, layout.folder / "installer/slurm" / name)
+    places = ["# Where PAM keeps each account's temporary files.", *PARTED.values(), ""]
+    layout.write("etc/places", "\n".join(places))
+    shutil.copy(layout.folder / "client/id_ed25519.pub", layout.folder / "installer/broker.pub")
+
+
+def _lay_shared_gateway(layout: Layout, configuration: Configuration, projects: tuple[str, ...]) -> None:
+    """Lay the gateway of a site with one account, which no root installs."""
+    layout.write("site/idf-gateway", (SLURM / "gateway.py").read_text(), 0o755)
+    layout.write("site/idf-pyslurm", (SLURM / "pyslurm_child.py").read_text(), 0o755)
+    layout.write("site/idf-upkeep.py", (SITE / "idf-upkeep.py").read_text())
     settings = {
-        "isolation": isolation,
-        "python": "/usr/bin/python3",
+        "isolation": "shared",
         "slurm_conf": str(layout.root / "etc/slurm.conf"),
-        "path": (f"{daemons.SLURM}/bin:" if daemons.SLURM else "") + "/usr/bin:/bin",
-        "accounts": list(projects),
+        "path": daemons.COMMANDS,
         "slurm_user": configuration.user,
+        "accounts": list(projects),
+        "home": str(layout.root / "home"),  # nothing lies in the home of whoever started it
     }
-    if isolation == "shared":  # everything lies in the cluster's folder, nothing in the home of whoever started it
-        settings["home"] = str(layout.root / "home")
     layout.write("site/idf-gateway.json", json.dumps(settings, indent=2) + "\n")
 
 

@@ -73,6 +73,7 @@ def lay(name: str, folder: Path, reason: str, max_jobs: int) -> dict[str, Any]:
         "identity_file": folder / "client/id_ed25519",
         "known_host": host_key,
         "accounts": projects,
+        "pool": projects if reason else accounts.POOL[len(projects) :],
         "slurm_conf": str(layout.root / "etc/slurm.conf"),
         "gateway": str(layout.root / "site/idf-gateway"),
         "version": _version(),
@@ -80,13 +81,17 @@ def lay(name: str, folder: Path, reason: str, max_jobs: int) -> dict[str, Any]:
     }
 
 
-def bring_up(folder: Path, ports: Mapping[str, int], associate: Callable[[], None]) -> None:
+def bring_up(
+    folder: Path, ports: Mapping[str, int], make_accounts: Callable[[], object], associate: Callable[[], None]
+) -> None:
     """Start the daemons, each when what it needs is there.
 
     slurmctld ends when slurmdbd was not up at its first start, and refuses jobs of users it learns of too
-    late: so the associations come before it.
+    late: so the associations come before it. slurmdbd in turn takes a user whose Unix account it does not find
+    for nobody: so the accounts come before that.
     """
     control.start_daemons(folder, FIRST, ports)
+    make_accounts()
     control.start_daemons(folder, ("slurmdbd",), ports)
     associate()
     control.start_daemons(folder, SLURM, ports)
@@ -108,7 +113,8 @@ def associate(run: Run, cluster: str, slurm_conf: str, login: str, isolation: st
     """Make the Slurm accounts: from a file, which root may load, else one by one for a single account.
 
     The file takes a second and a half, the same by single commands six. The coordinator comes last and by a
-    command: one named in the file, slurmdbd 22.05 showed no job of the accounts below until its next start.
+    command, the installer's: one named in the file, slurmdbd 22.05 showed no job of the accounts below until its
+    next start.
 
     Raises:
         ClusterError: Slurm's accounting refused them; a load may be refused with the status 0.
@@ -120,8 +126,8 @@ def associate(run: Run, cluster: str, slurm_conf: str, login: str, isolation: st
             ["add", "account", PARENT],
             ["add", "account", login, f"parent={PARENT}"],
             ["add", "user", login, f"account={login}", f"defaultaccount={login}"],
+            ["add", "coordinator", f"account={PARENT}", f"names={login}"],
         ]
-    commands.append(["add", "coordinator", f"account={PARENT}", f"names={login}"])
     for command in commands:
         done = run(["sacctmgr", "--immediate", *command])
         said = (done.stdout + done.stderr).decode(errors="replace")
@@ -129,6 +135,21 @@ def associate(run: Run, cluster: str, slurm_conf: str, login: str, isolation: st
         fine = done.returncode == 0 or "Nothing new added" in said or "already exist" in said.lower()
         if not fine or (command[0] == "load" and "Done adding cluster" not in said):
             raise ClusterError(f"sacctmgr {' '.join(command)}: {said.strip()[-600:]}")
+    if isolation == "accounts":
+        install(run, slurm_conf)
+
+
+def install(run: Run, slurm_conf: str, *more: str) -> str:
+    """Do what a site's root does, once slurmdbd answers: accounts, gateway, sudo, the coordinator.
+
+    Raises:
+        ClusterError: the script failed; with its words.
+    """
+    done = run([*accounts.installer(f"{INSIDE}/installer/broker.pub", slurm_conf), *more])
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    if done.returncode != 0:
+        raise ClusterError(f"install-gateway.sh: {said.strip()[-600:]}")
+    return said
 
 
 def remove(folder: Path) -> None:

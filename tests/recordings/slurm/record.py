@@ -4,8 +4,9 @@
     IDF_TEST_SLURM=/opt/slurm-25.11 python tests/recordings/slurm/record.py
 
 starts a throwaway cluster, drives jobs into as many states as it can within two minutes, and writes
-`<release>/{observe,look_up,check,submit,cancel}.txt`: each what the gateway wrote to its standard output, from 25.11 on
-also `expediting.txt`. IDF_TEST_SLURM names the prefix of a Slurm that is not the machine's own (tests/README.md).
+`<release>/{observe,look_up,check,facts,submit,cancel}.txt`: each what the gateway wrote to its standard output, from
+25.11 on also `expediting.txt`. IDF_TEST_SLURM names the prefix of a Slurm that is not the machine's own
+(tests/README.md).
 """
 
 import re
@@ -69,6 +70,7 @@ class Recorder:
         names = [*ids, "idf-nobody"]
         self.ask({"do": "look_up", "names": names, "since": int(time.time()) - 600}, "look_up")
         self.ask(Check().request, "check")
+        self.ask({"do": "upkeep", "what": "facts"}, "facts")
         self.record_cancelling(ids)
         if tuple(map(int, self.folder.name.split("."))) >= (25, 11):
             self.record_expediting()

@@ -339,7 +339,7 @@ def test_admin_commands_send_what_the_contract_asks(run: Any, broker: Broker, tm
     run("award", "grant", "vision", "100h", *days)
     run("class", "add", "h100-80", "--weight", "2.5", "--from", "2026-01-01")
     run("person", "add", "bob", "--role", "manager", "--role", "operator")
-    run("site", "add", str(site))
+    run("site", "enrol", str(site))
     sent = [(call.path, call.json) for call in broker.calls if call.method == "POST"]
     assert sent == [
         ("/v1/organisations", {"name": "acme", "kind": "company", "siret": "732 829 320 00074"}),
