@@ -11,7 +11,7 @@ from broker.lifecycle import JobState
 from broker.moves import jobs
 from broker.schemas import SiteIn
 
-WAY = ("host", "port", "login", "isolation", "transport", "rest_url", "pyslurm_command")
+WAY = ("host", "port", "login", "isolation", "transport", "rest_url", "pyslurm_command", "kubernetes")
 """How a site is reached: what was being sent the old way is looked for the old way."""
 
 
@@ -23,6 +23,8 @@ def check_change(session: Session, site_id: str, old: SiteIn, new: SiteIn) -> No
     """
     if new.name != old.name:
         raise BadRequest(f"the file describes site {new.name}, not {old.name}", f'name = "{old.name}" in the file')
+    if new.kind != old.kind:
+        raise BadRequest(f"site {old.name} is of kind {old.kind}, and stays so", "enrol the other as a site of its own")
     if new.cluster != old.cluster and _has_job(session, jobs.c.site_id == site_id):
         detail = f"site {old.name} has had jobs as cluster {old.cluster}, which is part of the name of each attempt"
         raise BadRequest(detail, "enrol the other cluster as a site of its own")
@@ -43,7 +45,7 @@ def _check_accounts(session: Session, site_id: str, old: SiteIn, new: SiteIn) ->
     if new.isolation != old.isolation and (theirs or busy):
         detail = f"the isolation of site {old.name} cannot change while it has jobs or projects have accounts there"
         raise BadRequest(detail, "enrol it under another name meanwhile")
-    if new.isolation == "accounts" and (missing := theirs - set(new.accounts)):
+    if new.kind == "slurm" and new.isolation == "accounts" and (missing := theirs - set(new.accounts)):
         detail = f"projects have {', '.join(sorted(missing))} at site {old.name}, which the file does not name any more"
         raise BadRequest(detail, f"keep it in `accounts`; `idf-compute site accounts {old.name}` shows whose it is")
     if new.isolation == "shared" and _changes(old, new, ("accounts",)) and busy:

@@ -128,3 +128,14 @@ def test_an_enrolment_that_cannot_be_is_refused(
     done = Shell(region, "olga").type("site", "enrol", str(file))
     assert done.returncode in (Exit.USAGE, Exit.REFUSED), done.stdout
     assert said in done.stderr
+
+
+def test_its_settings_are_changed_while_projects_have_namespaces_there(region: PoolRegion, tmp_path: Path) -> None:
+    olga = Shell(region, "olga")
+    file = tmp_path / "changed.toml"
+    text = (region.folder / "pool.toml").read_text()
+    file.write_text(text.replace("gpus_per_job_max = 8", "gpus_per_job_max = 4"))
+    assert olga.type("site", "set", str(file)).returncode == Exit.OK
+    assert olga.json("site", "list")[0]["gpus_per_job_max"] == 4
+    file.write_text(text.replace('kind = "k8s"', 'kind = "slurm"'))
+    assert olga.type("site", "set", str(file)).returncode != Exit.OK
