@@ -21,6 +21,7 @@ Json = dict[str, Any]
 ANSWER_BYTES_MAX = 64 << 20
 """Of one page or one object; a page of 500 pods is about 4 MiB."""
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 _LINE_BYTES_MAX = 4 << 20
 
 _NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
@@ -107,6 +108,15 @@ class Api:
             NotFound, Conflict, Rejected, Unreachable, Uncertain: as their names say.
         """
         return self._ask("PATCH", path, {}, body, MERGE_PATCH)
+
+    def take_off(self, path: str, uid: str, finalizer: str) -> None:
+        """Take one finalizer off that very object, and nobody else's.
+
+        Raises:
+            NotFound, Conflict, Rejected, Unreachable, Uncertain: as their names say.
+        """
+        body = {"metadata": {"uid": uid, "$deleteFromPrimitiveList/finalizers": [finalizer]}}
+        self._ask("PATCH", path, {}, body, STRATEGIC_PATCH)
 
     def delete(self, path: str, metadata: Json) -> None:
         """Delete that very object, as it was when its metadata was read.

@@ -460,8 +460,10 @@ class K8sPool:
     def _forget(self, job: Known) -> Answer:
         try:
             require_namespace(job.account)
-            for pod in self._pods(job):
-                self._release(pod)
+            _, seen = self._watch().look(job.site_job_id)
+            for pod in seen or self._pods(job):
+                if pod.held:
+                    self._release(pod)
         except NotFound:
             return Accepted(job.site_job_id)
         except SiteError as error:
@@ -470,18 +472,8 @@ class K8sPool:
         return self._change(job, keep)
 
     def _release(self, pod: SeenPod) -> None:
-        """Take our finalizer off a pod, and nobody else's."""
-        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
-        try:
-            metadata = self.api().get(path)["metadata"]
-            held = metadata.get("finalizers") or []
-            if FINALIZER not in held:
-                return
-            left = [name for name in held if name != FINALIZER]
-            version = {"uid": pod.uid, "resourceVersion": metadata["resourceVersion"], "finalizers": left}
-            self.api().patch(path, {"metadata": version})
-        except NotFound:
-            return
+        with suppress(NotFound):
+            self.api().take_off(f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}", pod.uid, FINALIZER)
 
     def _change(self, job: Known, body: Json) -> Answer:
         """Change that very Job; one that is gone, or whose name is another's by now, is as good as changed."""
