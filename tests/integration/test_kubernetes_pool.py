@@ -1,6 +1,7 @@
 """The throwaway pool itself: what it offers, and that it leaves nothing behind."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,11 +73,14 @@ def test_assets_that_lack_a_program_are_refused(monkeypatch: pytest.MonkeyPatch,
         binaries.folder()
 
 
-def test_assets_are_taken_where_they_are_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_assets_are_taken_where_they_are_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     built = binaries.folder()
     for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
         (tmp_path / name).symlink_to(built / name)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("joined")))
     joined = binaries.folder()
     assert (joined / "etcd").readlink() == tmp_path / "etcd"
     assert (joined / "kubelet").exists()
