@@ -93,7 +93,7 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
             jobs.c.state == JobState.HELD.value,
             jobs.c.cancel_requested_at.is_(None),
         )
-        .where((ready & is_due(jobs, waits_there=desk.settings.transport == "ssh")) | (jobs.c.deadline_at <= now))
+        .where((ready & is_due(jobs, waits_there=desk.settings.transport != "rest")) | (jobs.c.deadline_at <= now))
         .where(jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now))
         .order_by(jobs.c.id)
         .limit(desk.services.settings.dispatch_batch_max)
