@@ -37,8 +37,8 @@ k8s-down: $(VENV)/.ready ## End what `make k8s-up` left running.
 	$(BIN)/python tests/clusters/kubernetes/pool.py wipe pool --base build/kubernetes
 
 test: packages packages-postgres pool-programs checks ## All tests, those against real Slurm, sshd and PostgreSQL included.
-	IDF_TORTURE_ROUNDS=$(ROUNDS) IDF_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --numprocesses=auto -m "not cluster" $(MEASURED) $(WHOLE)
-	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -m cluster
+	IDF_TORTURE_ROUNDS=$(ROUNDS) IDF_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --durations=15 --numprocesses=auto -m "not cluster" $(MEASURED) $(WHOLE)
+	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --durations=15 -m cluster
 
 check: $(VENV)/.ready checks ## Lint, types, import directions, and the tests that need no database or server.
 	$(BIN)/python -m pytest -q --numprocesses=auto -m "not cluster and not slow and not database"

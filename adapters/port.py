@@ -143,7 +143,7 @@ class Known:
     site_job_id: str
     submitted_after: datetime
     tasks: frozenset[int] | None = None
-    """Of an array: the tasks that are asked about, as far as their ends are not known yet."""
+    """Of an array: the tasks that are asked about, as far as their ends are not known yet. None: it is no array."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlmodel import Session
 from adapters.arrays import task_name
 from adapters.port import Accepted, Known
 from broker.arrays import ArrayChanges, TaskChange, apply_array
-from broker.dispatch import Desk, job_name
+from broker.dispatch import Desk, job_name, known
 from broker.lifecycle import ENDED, JobState
 from broker.moves import change_jobs, event_row, events, jobs
 from broker.settlement import end_unsent
@@ -65,7 +65,7 @@ def send_cancels(desk: Desk) -> int:
     with desk.services.database.write() as session:
         _end_held(session, desk.site_id)
         wanted = (
-            select(jobs.c.id, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at)
+            select(jobs.c.id, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.array_words)
             .where(jobs.c.site_id == desk.site_id, jobs.c.settled_at.is_(None), jobs.c.site_job_id.is_not(None))
             .where(jobs.c.cancel_requested_at.is_not(None))
             .where(jobs.c.state.in_(_AT_SITE))
@@ -76,14 +76,14 @@ def send_cancels(desk: Desk) -> int:
     if not rows and not tasks:
         return 0
     named = {task_name(job_name(task.job_id), task.task): task for task in tasks}
-    known = [Known(job_name(r.id), r.account, r.site_job_id, r.sent_at) for r in rows]
-    known += [Known(name, t.account, task_name(t.site_job_id, t.task), t.sent_at) for name, t in named.items()]
-    answers = desk.scheduler.cancel(known)
+    unwanted = [known(row) for row in rows]
+    unwanted += [Known(name, t.account, task_name(t.site_job_id, t.task), t.sent_at) for name, t in named.items()]
+    answers = desk.scheduler.cancel(unwanted)
     arrived = [row for row in rows if isinstance(answers[job_name(row.id)], Accepted)]
     with desk.services.database.write() as session:
         change_jobs(session, [(row.id, {"cancel_sent_at": utcnow()}) for row in arrived])
         _mark_sent(session, [task for name, task in named.items() if isinstance(answers[name], Accepted)])
-    return len(known)
+    return len(unwanted)
 
 
 def _tasks_to_cancel(session: Session, site_id: str, now: datetime) -> Sequence[Row[Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Row, Table, select
 from sqlmodel import Session
 
-from adapters.port import Accepted, After, Answer, JobSpec, Rejected, Scheduler, SiteError, Unreachable
+from adapters.port import Accepted, After, Answer, JobSpec, Known, Rejected, Scheduler, SiteError, Unreachable
 from broker.accounts import give_accounts, lock_site, open_accounts, still_theirs
 from broker.after import is_due, never_runs, others_of, still_to_come
 from broker.bootstrap import Services
@@ -23,7 +23,7 @@ from broker.moves import Move, apply_moves, change_jobs, jobs
 from broker.queues import within_ceilings
 from broker.schemas import SiteIn
 from broker.settlement import end_unsent
-from broker.tasks import TaskRows, rows_of_tasks, words_left
+from broker.tasks import TaskRows, rows_of_tasks, tasks_of, words_left
 from quotas.models import Award
 from storage.tables import new_id, utcnow
 
@@ -59,6 +59,12 @@ def job_name(job_id: str) -> str:
     return f"idf-{job_id}"
 
 
+def known(row: Any) -> Known:
+    """Return a job as its site knows it; an array with all of its tasks."""
+    tasks = None if row.array_words is None else frozenset(tasks_of(row))
+    return Known(job_name(row.id), row.account, row.site_job_id, row.sent_at, tasks)
+
+
 def dispatch(desk: Desk) -> int:
     """Send what is due, at most one batch; return how many jobs were taken."""
     open_accounts(desk.services, desk.site_id, desk.settings)
@@ -87,7 +93,7 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
             jobs.c.state == JobState.HELD.value,
             jobs.c.cancel_requested_at.is_(None),
         )
-        .where((ready & is_due(jobs, waits_there=desk.settings.transport == "ssh")) | (jobs.c.deadline_at <= now))
+        .where((ready & is_due(jobs, waits_there=desk.settings.transport != "rest")) | (jobs.c.deadline_at <= now))
         .where(jobs.c.next_try_at.is_(None) | (jobs.c.next_try_at <= now))
         .order_by(jobs.c.id)
         .limit(desk.services.settings.dispatch_batch_max)

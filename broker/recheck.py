@@ -19,16 +19,16 @@ from accounting.errors import Unmeterable
 from accounting.meter import EndedAttempt
 from accounting.tariffs import Rates
 from adapters.errors import SiteError
-from adapters.port import Attempt, Known
+from adapters.port import Attempt
 from broker.bootstrap import Services
-from broker.dispatch import Desk, job_name
+from broker.dispatch import Desk, known
 from broker.lifecycle import JobState
 from broker.models import Site
 from broker.moves import change_jobs, event_row, events, jobs
 from broker.observed import ended_attempt
 from broker.schemas import SiteIn
 from broker.settlement import charges_of, owner_of
-from broker.tasks import job_tasks, tasks_of
+from broker.tasks import job_tasks
 from quotas.amounts import hours_text
 from quotas.charging import rules_by_id
 from storage.tables import utcnow
@@ -75,8 +75,8 @@ def recheck(desk: Desk) -> int:
             return changed
         rows = _observable(rows)
         last = rows[-1].id
-        known = [_known(row) for row in rows]
-        observed = desk.scheduler.observe(known).attempts
+        settled = [known(row) for row in rows]
+        observed = desk.scheduler.observe(settled).attempts
         changed += sum(_adjust(desk, seen) for seen in _changed(desk, rows, observed))
     log.warning("recheck-bound", site=desk.settings.name, jobs=OBSERVED_MAX * OBSERVATIONS_MAX)
     return changed
@@ -92,11 +92,6 @@ def _settled(desk: Desk, last: str | None) -> Sequence[Row[Any]]:
         wanted = wanted.where(jobs.c.id < last)
     with desk.services.database.read() as session:
         return session.execute(wanted.order_by(jobs.c.id.desc()).limit(OBSERVED_MAX)).all()
-
-
-def _known(row: Row[Any]) -> Known:
-    tasks = None if row.array_words is None else frozenset(tasks_of(row))
-    return Known(job_name(row.id), row.account, row.site_job_id, row.sent_at, tasks)
 
 
 def _observable(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:

@@ -214,6 +214,7 @@ FLAGS: dict[str, Callable[[str], Fields]] = {
     "gpus-per-node": field("gres_per_node", lambda value: f"gpu:{value}"),
     "ignore-pbs": lambda _: {},  # pyslurm reads no directive from a script unless told to
     "job-name": field("name"),
+    "kill-on-invalid-dep": lambda value: {"kill_on_invalid_dependency": value == "yes"},
     "mem": field("memory_per_node"),
     "no-requeue": lambda _: {"is_requeueable": False},
     "nodelist": field("required_nodes", lambda value: value.split(",")),
@@ -311,7 +312,10 @@ def is_ending(pyslurm: Any, job: str) -> bool:
 
 
 def squeue(pyslurm: Any, words: list[str], out: TextIO) -> int:
-    """Print the queue's rows of some users, and of some names where they are given, in the gateway's fields."""
+    """Print the queue's rows of some users, and of some names where they are given, in the gateway's fields.
+
+    With `--format=%F` print no more than the numbers of the jobs that have not ended, as squeue does.
+    """
     given = options(words)
     users = {pwd.getpwnam(name).pw_uid: name for name in given["user"].split(",")}
     names = set(given["name"].split(",")) if "name" in given else None
@@ -322,10 +326,15 @@ def squeue(pyslurm: Any, words: list[str], out: TextIO) -> int:
         complain(f"slurm_load_jobs error: {error}")
         return 1
     for job in jobs.values():
-        if job.user_id in users and (names is None or job.name in names):
-            row = fields_of(job, users[job.user_id])
-            for job_id in ids_of(job):
-                print("|".join([job_id, *row]), file=out)
+        if job.user_id not in users or not (names is None or job.name in names):
+            continue
+        if given.get("format") == "%F":
+            if str(job.state) not in gateway.ENDED.split(","):
+                print(job.array_id or job.id, file=out)
+            continue
+        row = fields_of(job, users[job.user_id])
+        for job_id in ids_of(job):
+            print("|".join([job_id, *row]), file=out)
     return 0
 
 

@@ -119,6 +119,7 @@ def _queue_row(record: tuple[str, Json], now: int) -> Row:
         tres=parse_tres(_text(job["tres_alloc_str"])) if begun else Tres(),
         time_limit_s=_minutes(job["time_limit"]), nodes=host_list(_text(job["nodes"])) if begun else (),
         reason=_reason(_text(job.get("state_description")) or _text(job["state_reason"])),
+        expected_start=None if begun else _moment(job["start_time"]),
     )  # fmt: skip
 
 

@@ -294,7 +294,7 @@ def test_only_the_tasks_asked_about_are_told_and_one_that_never_was_is_absent(gr
 
 
 def test_no_more_tasks_run_than_an_array_lets(ground: Ground) -> None:
-    job = send(ground, spec(ground.account, "sleep 60\n", array="0-2%2"))
+    job = asked_about(send(ground, spec(ground.account, "sleep 60\n", array="0-2%2")), 0, 1, 2)
     ground.running(job, 0, 1)
     assert newest(ground.scheduler, job, 2).state is AttemptState.QUEUED
     ground.scheduler.cancel([job])

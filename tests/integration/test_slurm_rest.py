@@ -108,7 +108,8 @@ def plain(attempt: Attempt) -> Attempt:
     """sacct says who cancelled by number, slurmrestd by name; of a run that was requeued 22.05 knows no exit code."""
     again = attempt.state is AttemptState.PREEMPTED
     native = attempt.native_state.split(" by ")[0]
-    return replace(attempt, native_state=native, exit_code=None if again else attempt.exit_code)
+    elapsed_s = attempt.elapsed_s if attempt.state.ended else 0
+    return replace(attempt, native_state=native, exit_code=None if again else attempt.exit_code, elapsed_s=elapsed_s)
 
 
 def test_both_observe_the_same(slurm_cluster: SlurmCluster, slurm_site: OverSsh, slurm_rest_site: OverRest) -> None:
@@ -157,8 +158,13 @@ def _state(site: SlurmSsh, job: Known) -> AttemptState | None:
 
 
 def _same(ssh: SlurmSsh, rest: SlurmSsh, jobs: list[Known]) -> bool:
-    """Both are asked within one second: then what still runs has run equally long."""
-    one, other = ssh.observe(jobs), rest.observe(jobs)
+    """What still runs has run at the second question as long as at the first and at the third, or between."""
+    one, other, third = ssh.observe(jobs), rest.observe(jobs), ssh.observe(jobs)
+    times = [
+        [a.elapsed_s for job in jobs for a in seen.attempts.get(job.site_job_id, ())] for seen in (one, other, third)
+    ]
+    if not all(first <= second <= last for first, second, last in zip(*times, strict=True)):
+        return False
     left, right = ({job: [plain(a) for a in some] for job, some in seen.attempts.items()} for seen in (one, other))
     return left == right and one.absent == other.absent
 

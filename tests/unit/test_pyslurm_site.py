@@ -4,6 +4,7 @@ What stands in for pyslurm here only fails, or says that a job was taken; the re
 tests/contract/test_scheduler.py wherever it is installed.
 """
 
+import io
 import json
 import os
 import pwd
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import Rejected, Uncertain, Unreachable
-from adapters.port import UNLIMITED_S, Absent, Accepted, JobSpec, Known, Sent
+from adapters.port import UNLIMITED_S, Absent, Accepted, After, AfterKind, JobSpec, Known, Sent
 from adapters.slurm import pyslurm_child as child
 from adapters.slurm.commands import frame
 from adapters.slurm.pyslurm_site import ChildProcesses, PyslurmSettings, SlurmPyslurm
@@ -241,6 +242,17 @@ def test_every_flag_of_ours_has_its_field() -> None:
     }  # fmt: skip
 
 
+def test_nothing_that_a_job_can_ask_for_lacks_its_field() -> None:
+    asked = spec(
+        after=(After(AfterKind.OK, "3"),), begin=datetime(2027, 1, 1, tzinfo=UTC), signal="USR1", signal_s=60,
+        requeues=2, array="0-3%2", time_limit_s=600,
+    )  # fmt: skip
+    fields = child.described(sbatch_flags(asked), "")
+    assert (fields["dependencies"], fields["kill_on_invalid_dependency"]) == ("singleton,afterok:3", True)
+    assert (fields["begin_time"], fields["signal"], fields["array"]) == (1798761600, "B:USR1@60", "0-3%2")
+    assert fields["is_requeueable"] is True
+
+
 def test_every_flag_that_the_gateway_lets_pass_has_its_field() -> None:
     names = re.findall(r"[a-z]+(?:-[a-z]+)*", child.gateway.FLAG.pattern.split("=[")[0])
     assert {"time", "gpus-per-node", "no-requeue"} < set(names) <= set(child.FLAGS)
@@ -280,6 +292,18 @@ def test_a_row_of_the_queue_reads_as_one_of_squeue() -> None:
     )
     assert (row.tres.gpus, row.tres.gpu_types, row.tres.cpus, row.tres.memory_mib) == (2, {"a100": 2}, 2, 512)
     assert (row.nodes, row.work_folder, row.name) == (("node1", "node2"), "/home/a\\x7cb", "idf|x\\ny")
+
+
+def test_the_numbers_of_those_that_have_not_ended() -> None:
+    """What the gateway asks before it sends a job after others; an array has one number, whatever its tasks."""
+    me = os.getuid()
+    told = {1: a_job(id=1, user_id=me), 2: a_job(id=2, user_id=me, state="COMPLETED"), 4: a_job(id=4, user_id=me + 1)}
+    told[3] = a_job(id=3, user_id=me, array_id=7, array_task_id=1)
+    pyslurm = SimpleNamespace(Jobs=SimpleNamespace(load=lambda: told), RPCError=OSError)
+    printed = io.StringIO()
+    words = ["--noheader", f"--user={pwd.getpwuid(me).pw_name}", "--format=%F"]
+    assert child.squeue(pyslurm, words, printed) == 0
+    assert printed.getvalue().split() == ["1", "7"]
 
 
 def test_a_job_that_waits_has_no_times_yet() -> None:

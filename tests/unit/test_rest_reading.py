@@ -98,6 +98,10 @@ def _struct(number: int | None) -> Json:
     return {"set": number is not None, "infinite": False, "number": number or 0}
 
 
+def _plain(number: Any) -> int:
+    return int(number["number"] if isinstance(number, dict) else number)
+
+
 @pytest.fixture(params=["22.05", "later"])
 def said(request: pytest.FixtureRequest, recorded: Recorded) -> Recorded:
     return recorded if request.param == "22.05" else _later(recorded)
@@ -138,6 +142,7 @@ def test_a_requeued_job_has_two_attempts(said: Recorded) -> None:
     assert (first.state, second.state) == (AttemptState.PREEMPTED, AttemptState.QUEUED)
     assert first.elapsed_s > 0
     assert second.started_at is None, "the queue's start of a job that waits is a forecast"
+    assert second.expected_start == datetime.fromtimestamp(_plain(said.job("queue", 7)["start_time"]), UTC)
     assert first.source_key != second.source_key
 
 
