@@ -1,13 +1,11 @@
 """The HTTP service: routes under /v1, errors as RFC 9457 problem details, bounds on what comes in."""
 
-from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +13,7 @@ from broker.api import (
     aid,
     awards,
     can_award,
+    certifications,
     charging,
     contracts,
     environments,
@@ -34,12 +33,13 @@ from broker.api import (
 )
 from broker.bootstrap import Services
 from broker.document import describe
-from broker.errors import KNOWN, status_of
-from broker.schemas import SLUG_PATTERN, Problem, RowFault
+from broker.errors import KNOWN
+from broker.problems import problem, problem_of
+from broker.schemas import SLUG_PATTERN, Problem
 
 PARTS = (
     *(jobs, tasks, outputs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
-    *(contracts, rates, charging, refunds, sites, environments, snapshots, reports),
+    *(contracts, rates, charging, refunds, sites, certifications, environments, snapshots, reports),
 )
 BODY_BYTES_MAX = 8 * 1024 * 1024
 TOO_LARGE = f"a request may have at most {BODY_BYTES_MAX} bytes"
@@ -107,29 +107,8 @@ async def health() -> dict[str, str]:
     return {"status": "ok", "version": version("idf-compute")}
 
 
-def problem(
-    status: int, code: str, detail: str, remedy: str | None = None, rows: list[RowFault] | None = None
-) -> JSONResponse:
-    """Answer with problem details."""
-    body = Problem(
-        type=f"urn:idf-compute:problem:{code}",
-        title=HTTPStatus(status).phrase,
-        status=status,
-        code=code,
-        detail=detail,
-        remedy=remedy,
-        rows=rows,
-    )
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse(
-        body.model_dump(exclude=None if rows else {"rows"}), status, headers, media_type="application/problem+json"
-    )
-
-
 async def _known(_request: Request, error: Exception) -> Response:
-    code: str = getattr(error, "code", "refused")
-    detail: str = getattr(error, "detail", None) or str(error)
-    return problem(status_of(error), code, detail, getattr(error, "remedy", None), getattr(error, "rows", None))
+    return problem_of(error)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -147,7 +147,14 @@ def _k8s_settings(site: SiteIn, pool: KubernetesIn) -> "K8sSettings":
 
     def nodes(given: NodesIn) -> NodeClass:
         tolerations = tuple(toleration.model_dump(exclude_none=True) for toleration in given.tolerations)
-        return NodeClass(given.resource, given.labels, tolerations, given.gpus_per_node, given.cpus_per_node)
+        return NodeClass(
+            given.resource,
+            given.labels,
+            tolerations,
+            time_sliced=given.time_sliced,
+            gpus_per_node=given.gpus_per_node,
+            cpus_per_node=given.cpus_per_node,
+        )
 
     without = {"": nodes(pool.nodes_without_gpu)} if pool.nodes_without_gpu is not None else {}
     return K8sSettings(

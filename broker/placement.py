@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from adapters.arrays import Array
+from broker.certifications import DataClass, Needs, Proof, proven_until
 from broker.errors import BrokerError, PlacementRefused
 from broker.schemas import JobIn, SiteIn
 from broker.sizing import Sized, sized
@@ -35,6 +37,8 @@ class SiteFacts:
     """Every index of an array's task lies below it; None: the site did not tell."""
     environments: Mapping[str, Tools] = field(default_factory=dict)
     """The environments that it offers, by name."""
+    proofs: Sequence[Proof] = ()
+    """Its services' certifications; looked up only where the data asks for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +54,35 @@ class Placement:
     tools: Tools = Tools()
     requeues: int = 0
     """Further runs that the site may give it."""
+    proven_until: datetime | None = None
+    """When the certification ends that lets the data go there; None where it needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a job computes on, what is asked of those who hold it, and when."""
+
+    data_class: DataClass
+    needs: Needs
+    now: datetime
+    """All figures are as of this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A site that may not or cannot run a job, and the rule that says so."""
+
+    site: SiteFacts
+    error: BrokerError | QuotaError
 
 
 def options(
     wanted: JobIn,
-    confidentiality: str,
+    data: Data,
     sites: Sequence[SiteFacts],
     weights: Mapping[str, int],
     array: Array | None = None,
-) -> tuple[list[Placement], list[PlacementRefused]]:
+) -> tuple[list[Placement], list[Refused]]:
     """Return the sites that may and can run the job, and why the others cannot.
 
     They come in the order of their names, those at the end where the project would have to wait for an account.
@@ -70,13 +94,13 @@ def options(
         name = f"no site {wanted.site} is enrolled" if wanted.site else "no site is enrolled yet"
         raise PlacementRefused(name, "`idf-compute site list` shows the sites")
     placements: list[Placement] = []
-    refusals: list[PlacementRefused] = []
+    refusals: list[Refused] = []
     for site in sorted(sites, key=lambda site: (site.account is None, site.settings.name)):
         try:
             _check_array(array, site)
-            placements.append(_place_at(wanted, confidentiality, site, weights))
+            placements.append(_place_at(wanted, data, site, weights))
         except PlacementRefused as refusal:
-            refusals.append(refusal)
+            refusals.append(Refused(site, refusal))
     return placements, refusals
 
 
@@ -96,24 +120,22 @@ def _check_array(array: Array | None, site: SiteFacts) -> None:
         )
 
 
-def none_left(refusals: Sequence[BrokerError | QuotaError]) -> BrokerError | QuotaError:
+def none_left(refusals: Sequence[Refused]) -> BrokerError | QuotaError:
     """Return the one refusal, or one that gives each site's own reason."""
-    if len(refusals) == 1:
-        return refusals[0]
-    return PlacementRefused("; ".join(r.detail for r in refusals), "; ".join(r.remedy or "" for r in refusals))
+    errors = [refused.error for refused in refusals]
+    if len(errors) == 1:
+        return errors[0]
+    return PlacementRefused("; ".join(e.detail for e in errors), "; ".join(e.remedy or "" for e in errors))
 
 
-def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Mapping[str, int]) -> Placement:
+def _place_at(wanted: JobIn, data: Data, site: SiteFacts, weights: Mapping[str, int]) -> Placement:
     settings = site.settings
     if site.problems:
         raise PlacementRefused(f"site {settings.name} is not fit: {site.problems[0]}", "an operator must see to it")
-    if settings.isolation == "shared" and confidentiality != "public":
-        raise PlacementRefused(
-            f"site {settings.name} has one shared account: public data only, the project's is {confidentiality}",
-            "use a site with project accounts",
-        )
+    proven = _check_data(wanted, data, site)
     tools = choose_tools(wanted, site)
     gpu_class = choose_class(wanted, settings, weights)
+    _check_slicing(gpu_class, data.data_class, settings)
     asked = sized(wanted, site.rule, settings.name)
     taken = asked.gpus_taken
     if taken > settings.gpus_per_job_max:
@@ -132,7 +154,38 @@ def _place_at(wanted: JobIn, confidentiality: str, site: SiteFacts, weights: Map
         rate = rate_credits_per_s(site.rule, asked.size, weight)
     except (NotChargeable, SizeUnknown) as refusal:
         raise PlacementRefused(f"site {settings.name}: {refusal.detail}", refusal.remedy) from refusal
-    return Placement(site, gpu_class, site.account, asked, weight, rate, tools, _requeues(wanted, settings))
+    return Placement(site, gpu_class, site.account, asked, weight, rate, tools, _requeues(wanted, settings), proven)
+
+
+def _check_data(wanted: JobIn, data: Data, site: SiteFacts) -> datetime | None:
+    """Return until when the site may compute on such data, None where that needs no certification.
+
+    Raises:
+        PlacementRefused: it may not.
+    """
+    name, confidentiality = site.settings.name, data.data_class.confidentiality
+    if site.settings.isolation == "shared" and confidentiality != "public":
+        raise PlacementRefused(
+            f"site {name} has one shared account: public data only, the project's is {confidentiality}",
+            "use a site with project accounts",
+        )
+    starts_at = max(data.now, wanted.begin_at or data.now)
+    until = starts_at + timedelta(seconds=wanted.time_limit_s or 0)
+    return proven_until(name, data.data_class, site.proofs, data.needs, data.now, until)
+
+
+def _check_slicing(gpu_class: str, data_class: DataClass, settings: SiteIn) -> None:
+    """Refuse a GPU that projects share by time slicing to data about people: its memory is kept apart by nothing.
+
+    Raises:
+        PlacementRefused: names the class.
+    """
+    if data_class.nature != "none" and gpu_class in settings.time_sliced:
+        raise PlacementRefused(
+            f"GPUs of class {gpu_class} at site {settings.name} are shared between projects by time slicing: "
+            f"not for {data_class.nature} data",
+            "choose a class of whole GPUs or MIG slices, or another site",
+        )
 
 
 def _requeues(wanted: JobIn, settings: SiteIn) -> int:

@@ -18,7 +18,9 @@ from sqlalchemy.exc import ArgumentError
 
 from adapters.arrays import TASKS_MAX
 from broker.aid_settings import AidSettings
+from broker.certifications import NEEDS
 from broker.letters import is_address
+from broker.schemas.certifications import DataAxisValue, Scheme, Version
 
 PREFIX = "IDF_BROKER_"
 ARRAY_TASKS_MAX = 1000
@@ -94,6 +96,8 @@ class Settings(BaseSettings):
     """For the demo and tests only: a site at a loopback address is refused elsewhere."""
     aid: AidSettings = Field(default_factory=AidSettings)
     """Rules of State aid: the table `[aid]`."""
+    certifications_needed: dict[DataAxisValue, dict[Scheme, Version]] = NEEDS  # type: ignore[assignment]
+    """By a value of the data class: the schemes of which a site's service needs one, and their oldest versions."""
     log_level: str = "info"
     smtp_host: str | None = None
     """The mail server that takes the notices; none: they go to the log only."""

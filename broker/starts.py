@@ -63,15 +63,6 @@ def expected(services: "Services", plans: Sequence["Plan"]) -> list[Forecast]:
     return [_said(one, plan) for one, plan in zip(asked, plans, strict=True)]
 
 
-def sooner(services: "Services", plans: Sequence["Plan"]) -> "Plan":
-    """Return the plan that starts first; of those within a minute of it, and of unknown ones, the first as given."""
-    if len(plans) == 1:
-        return plans[0]
-    starts = [forecast.start or LATE for forecast in expected(services, plans)]
-    first = min(starts)
-    return next(plan for plan, start in zip(plans, starts, strict=True) if start - first < SAME)
-
-
 def _said(asked: "Future[Forecast]", plan: "Plan") -> Forecast:
     site = plan.placement.site.settings.name
     if not asked.done():

@@ -9,19 +9,21 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, select
 
+from accounting.tariffs import value_micro_euros
 from adapters.arrays import Array, array_words, parse_array
 from broker.accounts import namespace_of, waits_for_account
 from broker.after import after_rows, check_after, waits_for
 from broker.auth import Caller
 from broker.bootstrap import Services
+from broker.certifications import NEEDS, DataClass, Needs, Proof, is_sensitive
 from broker.environments import environments_of
 from broker.errors import BadRequest, BrokerError, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import JobState
 from broker.memberships import SUBMITTERS, memberships, valid_at
-from broker.models import Job, JobEvent, JobPayload, Project, ProjectAccount, Site
+from broker.models import Certification, Job, JobEvent, JobPayload, Project, ProjectAccount, Site
 from broker.moves import event_row
 from broker.paying import Need, Payer, choose, too_small
-from broker.placement import Placement, SiteFacts, none_left, options
+from broker.placement import Data, Placement, Refused, SiteFacts, none_left, options
 from broker.queues import queue_guards
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
 from broker.settings import ARRAY_TASKS_MAX
@@ -30,12 +32,13 @@ from quotas.award_life import AwardState
 from quotas.award_notices import notices_of
 from quotas.ceilings import Limit, Scope, limits_of, reached
 from quotas.charging import Rule, rule_for, rules_in_force, sum_lines
-from quotas.contracts import Capacity, CapacityNeed, capacities, choose_contract, contract_too_small
+from quotas.contracts import ALLOCATED, Capacity, CapacityNeed, capacities, choose_contract, contract_too_small
 from quotas.errors import AwardTooSmall, ContractTooSmall, QuotaError
 from quotas.holds import Side, open_hold
 from quotas.ledger import account_id
 from quotas.models import Account, Award, Programme
 from quotas.programmes import weights
+from quotas.rates import tariff_at
 from storage.tables import new_id, utcnow
 
 _jobs: Table = Job.__table__  # type: ignore[attr-defined]
@@ -45,15 +48,16 @@ _accounts: Table = ProjectAccount.__table__  # type: ignore[attr-defined]
 _projects: Table = Project.__table__  # type: ignore[attr-defined]
 _site_table: Table = Site.__table__  # type: ignore[attr-defined]
 _programmes: Table = Programme.__table__  # type: ignore[attr-defined]
+_certifications: Table = Certification.__table__  # type: ignore[attr-defined]
 _awards: Table = Award.__table__  # type: ignore[attr-defined]
 _ledger_accounts: Table = Account.__table__  # type: ignore[attr-defined]
 
 TableRow = tuple[Table, Mapping[str, Any]]
 PLACEMENT_TRIES_MAX = 4
+SITES_OWN = (PlacementRefused, ContractTooSmall)
+"""Refusals that are one site's, and no award's or ceiling's."""
 SENT_AHEAD = timedelta(minutes=10)
 """So long before its `begin_at` a job is sent; until then it waits here, and under no ceiling of GPUs."""
-SITES_MAX = 8
-"""How many sites are compared for one job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,16 @@ class ProjectFacts:
     programme_id: str
     programme_name: str
     confidentiality: str
+    nature: str
     default_time_limit_s: int
     expiring_days: int
     export_days: int
     free_hours_first: bool
+
+    @property
+    def data_class(self) -> DataClass:
+        """Both axes of what it computes on."""
+        return DataClass(self.confidentiality, self.nature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,20 @@ class Plan:
     limits: tuple[Limit, ...]
     notices: tuple[str, ...]
     array: Array | None = None
+    price_micro_euros: int | None = None
+    """What the whole hold is worth at today's tariff; None where none is known."""
+
+    @property
+    def preference(self) -> tuple[bool, bool]:
+        """What comes before every start and price: an account that is there, and free hours where they go first."""
+        bought = self.project.free_hours_first and self.contract.kind != ALLOCATED
+        return (self.placement.account is None, bought)
+
+    @property
+    def deadline_at(self) -> datetime:
+        """When its right to run there ends: the award, the contract, or the certification that the data asks for."""
+        ends = (self.payer.end_at, self.contract.end_at, self.placement.proven_until)
+        return min(end for end in ends if end is not None)
 
     @property
     def gpus_taken(self) -> int:
@@ -109,26 +133,54 @@ class Plan:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """All sites that were weighed for a job: those that can run it, in the order of preference, and the others."""
+
+    plans: tuple[Plan, ...]
+    refused: tuple[Refused, ...]
+
+    @property
+    def refusal(self) -> BrokerError | QuotaError:
+        """Why there is no plan: an award or a ceiling stands in the way wherever it would run, or each its own."""
+        everywhere = [each.error for each in self.refused if not isinstance(each.error, SITES_OWN)]
+        return everywhere[0] if everywhere else none_left(self.refused)
+
+    def or_refuse(self) -> tuple[Plan, ...]:
+        """Return the plans.
+
+        Raises:
+            PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall, ContractTooSmall, CeilingReached: there
+                is none.
+        """
+        if not self.plans:
+            raise self.refusal
+        return self.plans
+
+
 def plan(
-    connection: Connection, caller: Caller, wanted: JobIn, now: datetime, *, array_tasks_max: int = ARRAY_TASKS_MAX
-) -> Plan:
+    connection: Connection, caller: Caller, wanted: JobIn, now: datetime, *, array_tasks_max: int = ARRAY_TASKS_MAX,
+    needs: Needs = NEEDS,
+) -> Plan:  # fmt: skip
     """Decide where a job would run, which award would pay and which contract would give the capacity; change nothing.
+
+    No scheduler is asked when it would start: of several sites it is the first in the order of preference.
 
     Raises:
         NotFound, NotAllowed, PlacementRefused, AwardUnknown, AwardNotActive, AwardTooSmall, ContractTooSmall,
             CeilingReached: the rule that refuses it.
     """
-    return plans(connection, caller, wanted, now, count_max=1, array_tasks_max=array_tasks_max)[0]
+    return weigh(connection, caller, wanted, now, array_tasks_max=array_tasks_max, needs=needs).or_refuse()[0]
 
 
-def plans(
-    connection: Connection, caller: Caller, wanted: JobIn, now: datetime, count_max: int = SITES_MAX, *,
-    array_tasks_max: int = ARRAY_TASKS_MAX,
-) -> list[Plan]:  # fmt: skip
-    """Decide the same for each site that can run the job, in the order of their names; at least one.
+def weigh(
+    connection: Connection, caller: Caller, wanted: JobIn, now: datetime, *, array_tasks_max: int = ARRAY_TASKS_MAX,
+    needs: Needs = NEEDS,
+) -> Choices:  # fmt: skip
+    """Decide the same for each site, and say why each of the others refuses; `needs` asks for certifications.
 
     Raises:
-        as `plan`.
+        NotFound, NotAllowed, BadRequest, PlacementRefused: the job is refused whatever the site.
     """
     project = _project(connection, caller, wanted.project, now)
     array = _array(wanted)
@@ -137,24 +189,43 @@ def plans(
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
     check_signal(timed)
     check_after(connection, project.id, project.name, wanted)
+    data = Data(project.data_class, needs, now)
     sites = _sites(connection, project.id, wanted, rules_in_force(connection, now))
-    placements, refusals = options(timed, project.confidentiality, sites, weights(connection, now), array)
+    if is_sensitive(data.data_class, needs):
+        sites = _with_proofs(connection, sites)
+    placements, refused = options(timed, data, sites, weights(connection, now), array)
     payers = _payers(connection, project, now)
-    reasons: list[BrokerError | QuotaError] = [*refusals]
     decided: list[Plan] = []
     for placement in placements:
         try:
             decided.append(_decide(connection, timed, project, placement, payers, notices, now))
-        except ContractTooSmall as refusal:
-            reasons.append(refusal)
-        except QuotaError:
-            if not decided:
-                raise  # an award or a ceiling stands in the way, wherever it would run
-        if len(decided) == count_max:
-            break
-    if not decided:
-        raise none_left(reasons)
-    return decided
+        except QuotaError as refusal:
+            refused.append(Refused(placement.site, refusal))
+    if len(decided) > 1:
+        decided = [_priced(connection, each, now) for each in decided]
+    return Choices(tuple(sorted(decided, key=lambda each: each.preference)), tuple(refused))
+
+
+def _priced(connection: Connection, decided: Plan, now: datetime) -> Plan:
+    """Say what a plan's whole hold is worth at the tariff of its site."""
+    placement = decided.placement
+    tariff = tariff_at(connection, placement.site.id, placement.gpu_class, now)
+    if tariff is None:
+        return decided
+    price = value_micro_euros(decided.held_credits, placement.weight_thousandths, tariff)
+    return replace(decided, price_micro_euros=price)
+
+
+def _with_proofs(connection: Connection, sites: Sequence[SiteFacts]) -> list[SiteFacts]:
+    """Add the certifications of the sites' services that nobody withdrew."""
+    proofs: dict[str, list[Proof]] = {}
+    wanted = select(_certifications).where(_certifications.c.withdrawn_at.is_(None)).order_by(_certifications.c.id)
+    for row in connection.execute(wanted):
+        proof = Proof(
+            row.service, row.scheme, row.version, row.scope, row.start_at, row.end_at, row.confirmed_at is not None
+        )
+        proofs.setdefault(row.site_id, []).append(proof)
+    return [replace(site, proofs=proofs.get(site.id, ())) for site in sites]
 
 
 def _decide(
@@ -294,6 +365,7 @@ _mine = (
         _projects.c.programme_id,
         _programmes.c.name.label("programme_name"),
         _projects.c.confidentiality,
+        _projects.c.nature,
         *(
             _programmes.c.policy[name].as_integer().label(name)
             for name in ("default_time_limit_s", "expiring_days", "export_days")
@@ -556,7 +628,7 @@ def _job_row(caller: Caller, decided: Plan, now: datetime) -> dict[str, Any]:
         "charging_rule_id": placement.site.rule.id,
         "rate_credits_per_s": placement.rate_credits_per_s,
         "time_limit_s": decided.time_limit_s,
-        "deadline_at": min(decided.payer.end_at, decided.contract.end_at),
+        "deadline_at": decided.deadline_at,
         "snapshot": wanted.snapshot,
         "script_sha256": sha256((wanted.script or json.dumps(wanted.arguments)).encode()).hexdigest(),
         "notices": list(decided.notices),

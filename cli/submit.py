@@ -9,9 +9,18 @@ from cli import job_options, request
 from cli.client import Client, Row, connect, part
 from cli.exits import Exit, Failure
 from cli.options import Json, classes_known, jobs_known, projects_known, sites_known
-from cli.output import as_json, note, one_line, say
+from cli.output import Column, as_json, note, one_line, say, table
 from cli.sbatch import Directives, parse
-from cli.units import duration_s, duration_text, hours_text, job_size_text, memory_mib, moment_text, tasks_text
+from cli.units import (
+    duration_s,
+    duration_text,
+    euros_text,
+    hours_text,
+    job_size_text,
+    memory_mib,
+    moment_text,
+    tasks_text,
+)
 
 TRY = {"gpus": 1, "nodes": 1, "time_limit_s": 600, "smallest_gpu": True}
 app = typer.Typer()
@@ -195,7 +204,12 @@ def _warn_of_options(context: typer.Context, words: list[str]) -> None:
 
 
 def _plan(client: Client, body: Row, *, in_json: bool) -> int:
-    plan = client.post("/v1/jobs/plan", body)
+    try:
+        plan = client.post("/v1/jobs/plan", body)
+    except Failure as refused:
+        if not in_json and refused.problem is not None:
+            _sites(refused.problem.get("sites"))
+        raise
     if in_json:
         say(as_json(plan))
         return Exit.OK
@@ -210,9 +224,46 @@ def _plan(client: Client, body: Row, *, in_json: bool) -> int:
     for number, line in enumerate(plan["sum"]):
         say(f"{'' if number else 'counted:':<9} {one_line(line)}")
     say(f"{_expected(plan)}")
+    _sites(plan["sites"])
     for notice in plan["notices"]:
         note(f"notice: {one_line(notice)}")
     return Exit.OK
+
+
+def _sites(weighed: Any) -> None:
+    """Print the sites that were weighed: what the job would come to at each, or why it is refused there."""
+    if not isinstance(weighed, list) or not weighed:
+        return
+    columns = (
+        Column("SITE"), Column("KIND", spare=3), Column("CLASS", spare=1), Column("HOURS", spare=2),
+        Column("HOLDS", right=True), Column("WORTH", right=True, spare=4), Column("STARTS"), Column("VERDICT"),
+    )  # fmt: skip
+    table(columns, [[_or(site, name) for name in ("site", "kind", "gpu_class")] + _offered(site) for site in weighed])
+    for site in weighed:
+        if site["code"] is not None:
+            remedy = f"; {one_line(site['remedy'])}" if site["remedy"] else ""
+            say(f"{one_line(site['site'])}: {one_line(site['detail'])}{remedy}")
+
+
+def _or(site: Row, name: str) -> str | None:
+    return None if site[name] is None else str(site[name])
+
+
+_HOURS = {"allocated": "free", "purchased": "bought"}
+
+
+def _offered(site: Row) -> list[str | None]:
+    """Give the cells on hours, hold, worth, start and verdict."""
+    if site["code"] is not None:
+        return [None, None, None, None, f"refused: {site['code']}"]
+    worth, start = site["price_micro_euros"], site["expected_start_at"]
+    return [
+        _HOURS.get(site["contract_kind"], site["contract_kind"]),
+        hours_text(site["held_credits"]),
+        None if worth is None else euros_text(worth),
+        "unknown" if start is None else moment_text(start),
+        "chosen" if site["chosen"] else "possible",
+    ]
 
 
 def _expected(plan: Row) -> str:

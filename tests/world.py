@@ -37,6 +37,7 @@ from storage.tables import new_id, utcnow
 HOUR = 3_600_000
 PEOPLE = {
     "olga": ["operator"],
+    "otto": ["operator"],
     "marc": ["manager"],
     "alma": ["auditor"],
     "ines": ["engineer"],
@@ -133,6 +134,13 @@ class World:
                 notice.justification, notice.justified_by, notice.justified_at = "the data comes in July", ines, now
             session.add(notice)
         return award_id
+
+    def certification(self, **changes: Any) -> str:
+        """A proof that Olga entered for a service of the site, and nobody confirmed; return its id."""
+        today = date.today()
+        days = {"start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=300))}
+        what = {"site": SITE["name"], "service": "Bare Metal", "scheme": "hds", "version": "2", "scope": ["computing"]}
+        return str(self.post("olga", "/certifications", {**what, "document": "GED 2026/44", **days, **changes})["id"])
 
     def change_for(self, person: str = "ines") -> str:
         """A change of a fresh award that waits for its decision."""

@@ -76,8 +76,11 @@ def _nodes(api: Api, settings: K8sSettings) -> Iterator[str]:
             yield f"no node has the labels of {name or 'jobs without GPU'}: {labels or 'none'}"
         elif name and not any(_offers(node, wanted.resource) for node in alike):
             yield f"no node with {labels} offers {wanted.resource}: is the vendor's device plugin running there?"
-        elif name and wanted.resource == "nvidia.com/gpu" and any(_shared(node) for node in alike):
-            yield f"nodes with {labels} share a GPU by time slicing: projects would not be kept apart there"
+        elif name and not wanted.time_sliced and any(_shared(node) for node in alike):
+            yield (
+                f"nodes with {labels} share a GPU by time slicing, which keeps projects' memory apart by nothing: "
+                "say time_sliced = true of them, and only data about nobody goes there"
+            )
 
 
 def _offers(node: Json, resource: str) -> bool:

@@ -18,6 +18,8 @@ class NodeClass:
     labels: Mapping[str, str] = field(default_factory=dict)
     """What the nodes are labelled with, such as `nvidia.com/gpu.product`."""
     tolerations: tuple[Mapping[str, str], ...] = ()
+    time_sliced: bool = False
+    """Several pods take turns on one GPU: data about people never goes there."""
     gpus_per_node: int | None = None
     """None where whole nodes are not given away."""
     cpus_per_node: int | None = None

@@ -34,12 +34,14 @@ from broker.api.pages import Cursor, Limit, after, page
 from broker.api.refunds import refunds_out
 from broker.auth import project_role, project_roles, readable_project
 from broker.cancel import request_cancel
+from broker.choice import best, table
 from broker.dispatch import job_name
 from broker.errors import BadRequest, Crowded, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import ENDED, JobState
 from broker.memberships import LOG_READERS, SUBMITTERS
 from broker.models import JobEvent, JobPayload, Person, Project, Site
 from broker.moves import jobs
+from broker.problems import problem_of
 from broker.progress import progress_in_detail, progress_of
 from broker.schemas import (
     AfterOut,
@@ -56,8 +58,7 @@ from broker.schemas import (
     Worth,
 )
 from broker.snapshots import require_snapshot
-from broker.starts import expected, sooner
-from broker.submit import PLACEMENT_TRIES_MAX, Plan, hold, job_out, plan, plan_out, plans
+from broker.submit import PLACEMENT_TRIES_MAX, Choices, Plan, hold, job_out, plan, plan_out, weigh
 from broker.tasks import by_state, rows_of_tasks, state_of
 from quotas.errors import QuotaError
 from quotas.writer import RowClash
@@ -88,10 +89,10 @@ def submit(body: JobIn, at: At) -> Response:
 def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
     with at.services.database.rows() as connection:
         known = is_kept(connection, question)
-        choices = [] if known else _plans(connection, at, body)
+        plans = () if known else _weigh(connection, at, body).or_refuse()
     if known:
         return _again(at, body, question)
-    decided = sooner(at.services, choices)
+    decided = best(at.services, plans)
     content = ""
 
     def record(answer: JobOut) -> Any:
@@ -104,11 +105,15 @@ def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
 
 
 def _plan(connection: Connection, at: Edge, body: JobIn) -> Plan:
-    return plan(connection, at.caller, body, utcnow(), array_tasks_max=at.services.settings.array_tasks_max)
+    rules = at.services.settings
+    bounds: Any = {"array_tasks_max": rules.array_tasks_max, "needs": rules.certifications_needed}
+    return plan(connection, at.caller, body, utcnow(), **bounds)
 
 
-def _plans(connection: Connection, at: Edge, body: JobIn) -> list[Plan]:
-    return plans(connection, at.caller, body, utcnow(), array_tasks_max=at.services.settings.array_tasks_max)
+def _weigh(connection: Connection, at: Edge, body: JobIn) -> Choices:
+    rules = at.services.settings
+    bounds: Any = {"array_tasks_max": rules.array_tasks_max, "needs": rules.certifications_needed}
+    return weigh(connection, at.caller, body, utcnow(), **bounds)
 
 
 def _again(at: Edge, body: JobIn, question: Question) -> Response:
@@ -123,15 +128,17 @@ def _again(at: Edge, body: JobIn, question: Question) -> Response:
 
 
 @router.post("/jobs/plan", response_model=PlanOut, openapi_extra=allow("engineer"))
-def dry_run(body: JobIn, at: At) -> PlanOut:
-    """Say where a job would run and what it would hold, without submitting it."""
+def dry_run(body: JobIn, at: At) -> Any:
+    """Say where a job would run and what it would hold, without submitting it, and why not elsewhere."""
     at.question(body)
     with at.services.database.rows() as connection:
-        choices = _plans(connection, at, body)
-    decided = sooner(at.services, choices)
-    forecast = expected(at.services, [decided])[0]
-    shown = {"expected_start_at": forecast.start, "expected_start_unknown": forecast.unknown}
-    return plan_out(decided).model_copy(update=shown)
+        choices = _weigh(connection, at, body)
+    if not choices.plans:
+        return problem_of(choices.refusal, table(at.services, choices, None))
+    decided = best(at.services, choices.plans)
+    sites = table(at.services, choices, decided)
+    shown = {name: getattr(sites[0], name) for name in ("expected_start_at", "expected_start_unknown")}
+    return plan_out(decided).model_copy(update={**shown, "sites": sites})
 
 
 @router.post("/quota/why", response_model=WhyOut, openapi_extra=allow("engineer"), tags=["quota"])

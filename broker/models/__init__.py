@@ -6,7 +6,7 @@ from broker.models.jobs import Job, JobAfter, JobEvent, JobPayload, JobTask
 from broker.models.notices import Notice
 from broker.models.organisations import KINDS, MEMBER_ROLES, SIZES, Membership, Organisation, OrganisationLink, Project
 from broker.models.people import ApiToken, Person
-from broker.models.sites import NamedEnvironment, ProjectAccount, Site
+from broker.models.sites import Certification, NamedEnvironment, ProjectAccount, Site
 
 __all__ = [
     "ANSWERS_KEPT_FOR",
@@ -15,6 +15,7 @@ __all__ = [
     "PLACE_MAX",
     "SIZES",
     "ApiToken",
+    "Certification",
     "Checkpoint",
     "CheckpointPlace",
     "Idempotency",

@@ -76,3 +76,34 @@ class NamedEnvironment(SQLModel, table=True):
     modules: list[str] = Field(sa_column=Column(JSON, nullable=False))
     container: str | None = Field(default=None, max_length=1024)
     entered_at: datetime = moment()
+
+
+class Certification(SQLModel, table=True):
+    """A proof that a service of a site meets a scheme; it counts once a second operator confirmed it."""
+
+    __tablename__ = "certification"
+    __table_args__ = (
+        CheckConstraint("end_at > start_at", name="period"),
+        CheckConstraint("confirmed_by IS NULL OR confirmed_by <> entered_by", name="two_people"),
+        CheckConstraint("(confirmed_by IS NULL) = (confirmed_at IS NULL)", name="confirmation_whole"),
+        CheckConstraint("(withdrawn_by IS NULL) = (withdrawn_at IS NULL)", name="withdrawal_whole"),
+    )
+
+    id: str = Field(primary_key=True, max_length=32)
+    site_id: str = reference("site.id", index=True)
+    service: str = Field(max_length=200)
+    scheme: str = Field(max_length=40)
+    version: str = Field(max_length=20)
+    scope: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    """What of the service it covers: `computing`, `storage`."""
+    document: str = Field(max_length=200)
+    """Where the certificate is kept: a reference, never the file."""
+    start_at: datetime = moment()
+    end_at: datetime = moment()
+    entered_by: str = reference("person.id")
+    entered_at: datetime = moment()
+    confirmed_by: str | None = reference("person.id", nullable=True)
+    confirmed_at: datetime | None = moment(nullable=True)
+    withdrawn_by: str | None = reference("person.id", nullable=True)
+    withdrawn_at: datetime | None = moment(nullable=True)
+    withdrawn_why: str | None = Field(default=None, max_length=1000)

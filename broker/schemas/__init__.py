@@ -55,10 +55,12 @@ from broker.schemas.base import (
     RowFault,
     Schema,
     Sentences,
+    SiteChoice,
     Slug,
     Text,
 )
 from broker.schemas.can_award import BudgetLeftOut, CanAwardOut, CapacityLeftOut, RefusalOut
+from broker.schemas.certifications import CertificationIn, CertificationOut, WithdrawIn
 from broker.schemas.charging import ChargingRuleIn, ChargingRuleOut
 from broker.schemas.contracts import CeilingIn, CeilingOut, ContractIn, ContractOut, ContractReturnIn
 from broker.schemas.jobs import (
@@ -155,6 +157,8 @@ __all__ = [
     "CapacityLeftOut",
     "CeilingIn",
     "CeilingOut",
+    "CertificationIn",
+    "CertificationOut",
     "ChargingRuleIn",
     "ChargingRuleOut",
     "ClassHours",
@@ -233,6 +237,7 @@ __all__ = [
     "Sentences",
     "SharesIn",
     "SharesOut",
+    "SiteChoice",
     "SiteIn",
     "SiteOut",
     "Slug",
@@ -252,5 +257,6 @@ __all__ = [
     "UsageOut",
     "ValuedOut",
     "WhyOut",
+    "WithdrawIn",
     "Worth",
 ]

@@ -1,7 +1,7 @@
 """What all bodies share. Amounts are integer credits, sizes bytes, durations seconds, times UTC."""
 
 import re
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 from unicodedata import category
 
@@ -89,6 +89,28 @@ class RowFault(BaseModel):
     remedy: str | None = None
 
 
+class SiteChoice(BaseModel):
+    """A site as it was weighed for a job: what the job would come to there, or the rule that refuses it."""
+
+    site: str
+    kind: str
+    chosen: bool = False
+    gpu_class: str | None = None
+    contract_kind: str | None = None
+    """`allocated`: free hours; `purchased`: bought ones."""
+    held_credits: int | None = None
+    price_micro_euros: int | None = None
+    """What the whole hold is worth at today's tariff; None where none is known, or the site refuses."""
+    expected_start_at: datetime | None = None
+    """By the scheduler's own estimate."""
+    expected_start_unknown: str | None = None
+    """Why there is no estimate."""
+    code: str | None = None
+    """Of the rule that refuses it; None where nothing does."""
+    detail: str | None = None
+    remedy: str | None = None
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details: which rule refused it (`code`) and what would make it pass (`remedy`)."""
 
@@ -100,6 +122,8 @@ class Problem(BaseModel):
     remedy: str | None = None
     rows: list[RowFault] | None = None
     """Of a file that was refused: all that is wrong with its rows."""
+    sites: list[SiteChoice] | None = None
+    """Of a dry run that no site would take: each site's own reason."""
 
 
 class Page(BaseModel, Generic[T]):

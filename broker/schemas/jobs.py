@@ -23,6 +23,7 @@ from broker.schemas.base import (
     Label,
     ModuleName,
     Schema,
+    SiteChoice,
     Slug,
     Text,
 )
@@ -202,6 +203,8 @@ class PlanOut(BaseModel):
     """By the scheduler's own estimate, if it were sent now."""
     expected_start_unknown: str | None = None
     """Why there is no estimate."""
+    sites: list[SiteChoice] = []
+    """All sites that were weighed, the chosen one first; empty where only one answer was asked for."""
     notices: list[str]
 
 

@@ -39,6 +39,8 @@ class NodesIn(Schema):
         default={}, examples=[{"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}]
     )
     tolerations: list[TolerationIn] = Field(default=[], max_length=16)
+    time_sliced: bool = False
+    """Several pods take turns on one GPU, whose memory nothing keeps apart: never for data about people."""
     gpus_per_node: int | None = Field(default=None, ge=1, le=GPUS_MAX)
     cpus_per_node: int | None = Field(default=None, ge=1, le=4096)
     """That a pod can ask for. Both are needed where jobs may have whole nodes."""

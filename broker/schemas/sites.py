@@ -104,6 +104,12 @@ class SiteIn(Schema):
         return self
 
     @property
+    def time_sliced(self) -> frozenset[str]:
+        """The GPU classes whose GPUs several pods share by time slicing."""
+        nodes = self.kubernetes.nodes if self.kubernetes is not None else {}
+        return frozenset(name for name, type_ in self.gpu_types.items() if type_ in nodes and nodes[type_].time_sliced)
+
+    @property
     def ssh(self) -> "Ssh":
         """How a Slurm site is reached.
 

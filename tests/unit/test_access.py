@@ -59,6 +59,7 @@ def ask(
 ) -> Response:
     """Ask with an empty body: whoever is let in meets the next rule, whoever is not never gets that far."""
     values = {"job_id": job_id, "name": SITE["name"], "token_id": "nothing", "contract_id": "ctr-x", "digest": "0" * 64}
+    values |= {"certification_id": "crt-x"}
     values |= {"refund_id": "rfd-x", "task": "0"}
     values |= {"organisation": "acme", "person": person, "award_id": "awd-x", "change_id": "chg-x"}
     path = re.sub(r"{(\w+)}", lambda match: values[match[1]], operation.path)
@@ -215,6 +216,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("POST", "/v1/jobs/{job_id}/tasks/{task}/cancel"): (200, 200, 403, 403, 404, 404),
     ("POST", "/v1/quota/why"): (200, 200, 403, 403, 404, 404),
     ("GET", "/v1/quota"): (200, 200, 200, 200, 404, 404),
+    ("GET", "/v1/certifications"): ANY,
     ("GET", "/v1/projects"): ANY,
     ("GET", "/v1/projects/{name}/members"): (200, 200, 200, 200, 404, 404),
     ("POST", "/v1/projects/{name}/members"): (201, 403, 403, 403, 404, 404),

@@ -42,6 +42,8 @@ def path_of(region: World, route: str) -> str:
     }
     if "{award_id}" in route:
         names["award_id"] = region.award_for(route)
+    if "{certification_id}" in route:
+        names["certification_id"] = region.certification()
     if "{change_id}" in route:
         names["change_id"] = region.change_for()
     if "{job_id}" in route:

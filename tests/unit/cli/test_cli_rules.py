@@ -39,7 +39,19 @@ PLAN = {
     "tasks": 1,
     "sum": ["2 GPUs", "24 CPUs at 10 a GPU count as 2.4", "2.4 × weight 2 × (3600 + 60) s = 4.88 h"],
     "notices": [],
+    "expected_start_at": None,
+    "expected_start_unknown": "the project has no account there yet",
+    "sites": [],
 }
+OFFER = {
+    "site": "jean-zay", "kind": "slurm", "chosen": True, "gpu_class": "a100-80", "contract_kind": "allocated",
+    "held_credits": 17_568_000, "price_micro_euros": 4_880_000, "expected_start_at": None,
+    "expected_start_unknown": "it was not asked", "code": None, "detail": None, "remedy": None,
+}  # fmt: skip
+REFUSED = {
+    **dict.fromkeys(OFFER), "site": "pool", "kind": "k8s", "chosen": False, "code": "placement-refused",
+    "detail": "health data \x1b[2J goes elsewhere", "remedy": "choose another site",
+}  # fmt: skip
 
 
 def test_a_rule_is_sent_and_told(run: Any, broker: Broker) -> None:
@@ -83,15 +95,61 @@ def test_figures_that_are_not_understood(run: Any, words: list[str]) -> None:
 
 def test_a_dry_run_shows_the_sum(run: Any, broker: Broker) -> None:
     broker.answers["POST", "/v1/jobs/plan"] = (200, PLAN)
-    out = run("submit", "--dry-run", "--gpus", "2", "--cpus-per-gpu", "12", "--", "true").out
-    assert out.splitlines() == [
+    ran = run("submit", "--dry-run", "--gpus", "2", "--cpus-per-gpu", "12", "--", "true")
+    assert ran.code == Exit.OK, ran.err
+    assert ran.out.splitlines() == [
         "would run 2 x a100-80 at jean-zay for at most 1:00:00",
         "would hold 4.88 h of award w1 of project vision, leaving 5.12 h",
         "counted:  2 GPUs",
         "          24 CPUs at 10 a GPU count as 2.4",
         "          2.4 × weight 2 × (3600 + 60) s = 4.88 h",
+        "would start: unknown, the project has no account there yet",
     ]
     assert json.loads(run("submit", "--dry-run", "--json", "--", "true").out)["sum"] == PLAN["sum"]
+
+
+def test_a_dry_run_shows_every_site_and_why_it_refuses(run: Any, broker: Broker) -> None:
+    broker.answers["POST", "/v1/jobs/plan"] = (200, {**PLAN, "sites": [OFFER, REFUSED]})
+    head, chosen, refused, why = run("submit", "--dry-run", "--", "true").out.splitlines()[-4:]
+    assert head.split() == ["SITE", "KIND", "CLASS", "HOURS", "HOLDS", "WORTH", "STARTS", "VERDICT"]
+    wanted = ["jean-zay", "slurm", "a100-80", "free", "4.88", "h", "4.88", "€", "unknown", "chosen"]
+    assert chosen.split() == wanted
+    assert refused.split() == ["pool", "k8s", "-", "-", "-", "-", "-", "refused:", "placement-refused"]
+    assert why == "pool: health data \\x1b[2J goes elsewhere; choose another site"
+
+
+def test_the_sites_are_shown_when_all_of_them_refuse(run: Any, broker: Broker) -> None:
+    broker.refuse("POST", "/v1/jobs/plan", 422, "placement-refused", "no site takes it")
+    broker.answers["POST", "/v1/jobs/plan"][1]["sites"] = [REFUSED]
+    ran = run("submit", "--dry-run", "--", "true")
+    assert ran.code == Exit.REFUSED
+    assert "pool: health data" in ran.out
+    assert "no site takes it" in ran.err
+    assert run("submit", "--dry-run", "--json", "--", "true").out == ""
+
+
+def test_a_certification_is_entered_confirmed_and_withdrawn(run: Any, broker: Broker) -> None:
+    row = {
+        "id": "crt-1", "site": "pool", "service": "Bare \x1b[2JMetal", "scheme": "hds", "version": "2",
+        "scope": ["computing"], "document": "GED 1", "start_at": "2025-12-31T23:00:00Z",
+        "end_at": "2028-12-31T23:00:00Z", "state": "entered",
+    }  # fmt: skip
+    broker.answers["POST", "/v1/certifications"] = (201, row)
+    broker.answers["POST", "/v1/certifications/crt-1/confirm"] = (200, {**row, "state": "valid"})
+    broker.answers["POST", "/v1/certifications/crt-1/withdraw"] = (200, {**row, "state": "withdrawn"})
+    broker.answers["GET", "/v1/certifications"] = (200, {"items": [row], "next_cursor": None})
+    words = ["--service", "Bare Metal", "--scope", "computing", "--document", "GED 1"]
+    ran = run("certification", "add", "pool", "hds", "2", *words, "--from", "2026-01-01", "--to", "2028-12-31")
+    assert ran.out.endswith(": entered; it counts once another operator confirms it\n")
+    assert "\x1b" not in ran.out
+    days = {"start_on": "2026-01-01", "end_on": "2028-12-31"}
+    sent = {"site": "pool", "scheme": "hds", "version": "2", "service": "Bare Metal", "scope": ["computing"], **days}
+    assert broker.posted("/v1/certifications") == [{**sent, "document": "GED 1"}]
+    assert run("certification", "confirm", "crt-1").out.endswith(": valid\n")
+    assert run("certification", "withdraw", "crt-1", "--reason", "suspended").out.endswith(": withdrawn\n")
+    listed = run("certification", "list", "--site", "pool").out.splitlines()[1]
+    assert "2026-01-01" in listed
+    assert "2028-12-31" in listed
 
 
 def test_jobs_without_gpu_and_whole_nodes_are_sent(run: Any, broker: Broker) -> None:
