@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from adapters.errors import SiteError, Unreachable
-from adapters.k8s.client import Api, Json
+from adapters.k8s.client import Api, Json, NotFound
 from adapters.k8s.seen import quantity
 from adapters.k8s.settings import K8sSettings
 from adapters.port import SiteFacts
@@ -26,6 +26,12 @@ PERMISSIONS = (
     ("", "nodes", "", ("list",)),
 )
 """Group, resource, subresource and verbs: no more than adapters/k8s/deploy/broker-role.yaml grants."""
+OF_KUEUE = (
+    ("kueue.x-k8s.io", "localqueues", "", ("create",)),
+    ("kueue.x-k8s.io", "workloads", "", ("list", "patch")),
+    ("kueue.x-k8s.io", "clusterqueues", "", ("get",)),
+)
+"""Where the pool has Kueue: no more than adapters/k8s/deploy/broker-kueue.yaml grants."""
 TOO_MUCH = (("", "pods", "exec", "create"), ("", "secrets", "", "list"), ("", "nodes", "", "patch"))
 """What a broker must not be able to do."""
 
@@ -37,7 +43,13 @@ def check(api: Api, settings: K8sSettings) -> SiteFacts:
         Unreachable: the API server did not answer.
     """
     version, date = api.dated("/version")
-    problems = [*_release(version), *_skew(date), *_nodes(api, settings), *_permissions(api)]
+    problems = [
+        *_release(version),
+        *_skew(date),
+        *_nodes(api, settings),
+        *_permissions(api, settings),
+        *_queue(api, settings),
+    ]
     return SiteFacts(
         f"kubernetes {str(version.get('gitVersion', '?')).lstrip('v')}",
         settings.cluster,
@@ -93,16 +105,35 @@ def _shared(node: Json) -> bool:
     return replicas.isdigit() and int(replicas) > 1
 
 
-def _permissions(api: Api) -> Iterator[str]:
-    for group, resource, subresource, verbs in PERMISSIONS:
+def _permissions(api: Api, settings: K8sSettings) -> Iterator[str]:
+    for group, resource, subresource, verbs in (*PERMISSIONS, *(OF_KUEUE if settings.kueue else ())):
         lacking = [verb for verb in verbs if not _may(api, group, resource, subresource, verb)]
         if lacking:
             what = f"{resource}/{subresource}" if subresource else resource
-            yield f"the broker may not {', '.join(lacking)} {what}: apply adapters/k8s/deploy/broker-role.yaml"
+            file = "broker-kueue" if group.startswith("kueue") else "broker-role"
+            yield f"the broker may not {', '.join(lacking)} {what}: apply adapters/k8s/deploy/{file}.yaml"
     for group, resource, subresource, verb in TOO_MUCH:
         if _may(api, group, resource, subresource, verb):
             what = f"{resource}/{subresource}" if subresource else resource
             yield f"the broker may {verb} {what}, which it never needs: take that away"
+
+
+def _queue(api: Api, settings: K8sSettings) -> Iterator[str]:
+    """The queue that jobs are to wait in must take some."""
+    if settings.kueue is None:
+        return
+    name = settings.kueue.cluster_queue
+    try:
+        queue = api.get(f"/apis/kueue.x-k8s.io/{settings.kueue.api}/clusterqueues/{name}")
+    except NotFound:
+        yield f"there is no ClusterQueue {name} by Kueue's API {settings.kueue.api}: is Kueue there?"
+    except SiteError as error:
+        yield f"the ClusterQueue {name} cannot be read: {error.reason}"
+    else:
+        conditions = (queue.get("status") or {}).get("conditions") or ()
+        said = next((each for each in conditions if each.get("type") == "Active"), None)
+        if said is not None and said.get("status") != "True":
+            yield f"the ClusterQueue {name} admits nothing: {str(said.get('message', 'it does not say why'))[:300]}"
 
 
 def _may(api: Api, group: str, resource: str, subresource: str, verb: str) -> bool:

@@ -32,6 +32,10 @@ SERVICE = "idf-jobs"
 """One headless service in a project's namespace gives the pods of jobs over several nodes their names."""
 ACCOUNT = "idf-job"
 """The service account of all jobs: no right, no token."""
+QUEUE_NAME, WORKLOAD_OF = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/job-uid"
+"""Kueue's labels: on a Job which queue it waits in, on a Workload which Job it stands for."""
+QUEUE = "idf"
+"""The LocalQueue of every project's namespace."""
 INDEX = "batch.kubernetes.io/job-completion-index"
 
 METADATA = "169.254.169.254/32"
@@ -133,12 +137,16 @@ def job(spec: JobSpec, settings: K8sSettings, payload: Payload, batch: str) -> J
         "spec": _pod(spec, settings, payload, array),
     }
     body: Json = {"podReplacementPolicy": "Failed", "template": template, **_counts(spec, nodes, array)}
-    if spec.begin or spec.after:
+    waits = bool(spec.begin or spec.after)
+    if waits or settings.kueue is not None:
         body["suspend"] = True
     if nodes > 1:
         template["spec"]["subdomain"] = SERVICE
     annotations = {BATCH: batch, **_wishes(spec, array)}
-    metadata = {"name": spec.name, "namespace": spec.account, "labels": labels, "annotations": annotations}
+    queue = {QUEUE_NAME: QUEUE} if settings.kueue is not None and not waits else {}  # else once it may begin
+    metadata = {
+        "name": spec.name, "namespace": spec.account, "labels": {**labels, **queue}, "annotations": annotations,
+    }  # fmt: skip
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": body}
 
 
@@ -433,12 +441,21 @@ def namespace_objects(name: str, settings: K8sSettings) -> Sequence[tuple[str, J
     }
     policy = {"metadata": {**metadata, "name": "idf-default-deny"}, "spec": _network(settings)}
     policies = f"/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies"
+    queues = []
+    if settings.kueue is not None:
+        version = f"kueue.x-k8s.io/{settings.kueue.api}"
+        local = {
+            "apiVersion": version, "kind": "LocalQueue", "metadata": {**metadata, "name": QUEUE},
+            "spec": {"clusterQueue": settings.kueue.cluster_queue},
+        }  # fmt: skip
+        queues = [(f"/apis/{version}/namespaces/{name}/localqueues", local)]
     return (
         ("/api/v1/namespaces", space),
         (policies, policy),
         (f"{core}/serviceaccounts", account),
         (f"{core}/resourcequotas", quota),
         (f"{core}/services", service),
+        *queues,
     )
 
 

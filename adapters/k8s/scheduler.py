@@ -372,7 +372,9 @@ class K8sPool:
             told = attempts_of(seen, pods, self._settings.cluster, now)
         if told:
             attempts[job.site_job_id] = told
-        if seen is not None and not seen.finished and seen.cancelled_at is None:
+        if seen is not None and not seen.finished and seen.cancelled_at is not None and not seen.suspended:
+            self._cancel(job, seen.reason)  # the pool's queue let it go once more
+        elif seen is not None and not seen.finished and seen.cancelled_at is None:
             self._attend(job, seen, pods, waits=all(attempt.state is AttemptState.QUEUED for attempt in told))
         return {task_name(job.site_job_id, task) for task in never}
 
@@ -384,16 +386,24 @@ class K8sPool:
         now = utcnow()
         if waits and seen.deadline is not None and now > seen.deadline:
             self._cancel(job, "it could not start before its award's end")
-        elif waits and seen.suspended and (seen.begin or seen.after):
+        elif waits and seen.suspended and (seen.begin or seen.after) and not seen.queue:
             match wait_of(seen, lambda uid: self._watch().look(uid)[0], now):
                 case Wait.NEVER:
                     self._cancel(job, "the job that it waits for did not end as it had to")
                 case Wait.OVER:
-                    self._change(job, {"metadata": {"uid": seen.uid}, "spec": {"suspend": False}})
+                    self._let_go(job)
         unwanted = {seen.tasks.index(task) for task in seen.cancelled_tasks if task in seen.tasks}
         for pod in pods:
             if pod.index in unwanted and not pod.over and pod.deleted_at is None:
                 self._end_pod(pod)
+
+    def _let_go(self, job: Known) -> None:
+        """Let a suspended Job begin, or wait in the pool's queue."""
+        metadata: Json = {"uid": job.site_job_id}
+        if self._settings.kueue is not None:
+            self._change(job, {"metadata": {**metadata, "labels": {manifests.QUEUE_NAME: manifests.QUEUE}}})
+        else:
+            self._change(job, {"metadata": metadata, "spec": {"suspend": False}})
 
     def _end_pod(self, pod: SeenPod) -> None:
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
@@ -437,9 +447,31 @@ class K8sPool:
             whole = replace(job, name=name, site_job_id=job.site_job_id.partition("_")[0])
             return self._cancel_task(whole, int(task), at)
         annotations = {CANCELLED: at} | ({REASON: reason} if reason else {})
+        try:
+            self.deactivate(job.account, job.site_job_id)
+        except SiteError as error:
+            return _known_error(error)
         return self._change(
             job, {"metadata": {"uid": job.site_job_id, "annotations": annotations}, "spec": {"suspend": True}}
         )
+
+    def deactivate(self, account: str, job_uid: str) -> None:
+        """Have the pool's queue never admit a Job again: it would let go whatever else suspends.
+
+        Raises:
+            Rejected, Unreachable, Uncertain: as their names say.
+        """
+        kueue = self._settings.kueue
+        if kueue is None:
+            return
+        require_namespace(account)
+        path = f"/apis/kueue.x-k8s.io/{kueue.api}/namespaces/{account}/workloads"
+        with suppress(NotFound):  # neither a queue nor a namespace: nothing lets it go
+            for page in self.api().pages(path, labelSelector=f"{manifests.WORKLOAD_OF}={job_uid}"):
+                for item in page.get("items") or ():
+                    metadata = {"uid": item["metadata"]["uid"]}
+                    wish = {"metadata": metadata, "spec": {"active": False}}
+                    self.api().patch(f"{path}/{item['metadata']['name']}", wish)
 
     def _cancel_task(self, job: Known, task: int, at: str) -> Answer:
         """Note the wish, and end the task's pod; one that is made later is ended when it is seen."""

@@ -18,6 +18,7 @@ from adapters.k8s.manifests import (
     GPU_TYPE,
     INDEX,
     JOB,
+    QUEUE_NAME,
     REASON,
     TOMBSTONE,
 )
@@ -69,6 +70,8 @@ class SeenJob:
     ended_indexes: frozenset[int] = frozenset()
     failed_indexes: frozenset[int] = frozenset()
     cancelled_tasks: Mapping[int, datetime] = field(default_factory=dict)
+    queue: str = ""
+    """Of Kueue, which suspends it and lets it go; empty where none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ def job_of(item: Json) -> SeenJob:
             for name, value in annotations.items()
             if name.startswith(f"{CANCELLED}-")
         },
+        queue=(metadata.get("labels") or {}).get(QUEUE_NAME, ""),
     )
 
 

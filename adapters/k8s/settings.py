@@ -27,6 +27,15 @@ class NodeClass:
 
 
 @dataclass(frozen=True, slots=True)
+class Kueue:
+    """The queue of a pool that has Kueue: jobs are sent suspended, and it lets them go when there is room."""
+
+    cluster_queue: str
+    api: str = "v1beta1"
+    """The version of its API."""
+
+
+@dataclass(frozen=True, slots=True)
 class K8sSettings:
     """One pool."""
 
@@ -46,6 +55,8 @@ class K8sSettings:
     kill_grace_s: int = 30
     array_size_max: int = 1001
     """Every task's number lies below it."""
+    kueue: Kueue | None = None
+    """None where the scheduler alone decides who waits."""
     nodes_grow: bool = False
     """The pool makes nodes when they are wanted: what it has now is no measure of what a job may ask for."""
     egress: tuple[str, ...] = ()

@@ -19,6 +19,8 @@ _LOST = frozenset(
 )
 """A kubelet that was short of something, went down, or could not keep its promise."""
 
+NOT_ADMITTED = "waits to be admitted by the pool's queue"
+
 
 def attempts_of(job: SeenJob | None, pods: Iterable[SeenPod], cluster: str, now: datetime) -> tuple[Attempt, ...]:
     """Say how a job stands, oldest attempt first; nothing where its end is not told in full yet.
@@ -83,9 +85,10 @@ def _without_pod(job: SeenJob, cluster: str, number: int) -> Attempt:
         state, ended_at, native = AttemptState.CANCELLED, job.cancelled_at, "Cancelled"
     elif job.finished:
         state, ended_at, native = AttemptState.FAILED, job.created_at, job.finished
+    reason = job.reason or (NOT_ADMITTED if job.queue and job.suspended and ended_at is None else "")
     return Attempt(
         f"{cluster}/{job.uid}/{number}", job.uid, job.name, job.namespace, state, native, job.created_at,
-        ended_at=ended_at, time_limit_s=_limit(job.size), reason=job.reason, expected_start=job.begin,
+        ended_at=ended_at, time_limit_s=_limit(job.size), reason=reason, expected_start=job.begin,
     )  # fmt: skip
 
 
@@ -137,7 +140,7 @@ def _telling(pods: Sequence[SeenPod]) -> SeenPod:
 def _end(pods: Sequence[SeenPod], told: SeenPod, job: SeenJob | None) -> AttemptState:
     """The first of these that holds; what the node says of a pod comes before what was wished of it."""
     lost = bool(told.disruption) or told.status_reason in _LOST or told.status_reason.startswith("OutOf")
-    suspended = job is not None and job.suspended
+    suspended = job is not None and (job.suspended or bool(job.queue))  # it may be admitted again by now
     cases = (
         (all(pod.phase == "Succeeded" for pod in pods), AttemptState.SUCCEEDED),
         (told.status_reason == "DeadlineExceeded", AttemptState.TIMED_OUT),

@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping
 
 from adapters.errors import SiteError, Unreachable
-from adapters.k8s.client import NotFound
-from adapters.k8s.manifests import CANCELLED, SELECTOR, require_namespace
+from adapters.k8s.client import Json, NotFound
+from adapters.k8s.manifests import CANCELLED, SELECTOR, TOMBSTONE, require_namespace
 from adapters.k8s.scheduler import K8sPool
 from adapters.k8s.settings import K8sSettings
 from adapters.k8s.states import utcnow
@@ -55,7 +55,8 @@ class K8sUpkeep:
         try:
             for page in self._pool.api().pages(path, labelSelector=SELECTOR):
                 for job in page.get("items") or ():
-                    if not (job["spec"].get("suspend") or (job.get("status") or {}).get("conditions")):
+                    if not _is_over(job):
+                        self._pool.deactivate(account, job["metadata"]["uid"])
                         self._pool.api().patch(f"{path}/{job['metadata']['name']}", {**wish, "spec": {"suspend": True}})
         except NotFound:
             return
@@ -78,3 +79,11 @@ class K8sUpkeep:
     def close(self) -> None:
         """See the port."""
         self._pool.close()
+
+
+def _is_over(job: Json) -> bool:
+    """Say whether a Job ended, was cancelled, or never was one. A suspended one might be let go again."""
+    marks = job["metadata"].get("annotations") or {}
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    ended = any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
+    return ended or CANCELLED in marks or TOMBSTONE in marks

@@ -46,6 +46,15 @@ class NodesIn(Schema):
     """That a pod can ask for. Both are needed where jobs may have whole nodes."""
 
 
+class KueueIn(Schema):
+    """How a pool admits jobs, where it has Kueue."""
+
+    cluster_queue: str = Field(pattern=rf"^{_SUBDOMAIN}$")
+    """What the projects' jobs wait in; each namespace gets a LocalQueue that leads to it."""
+    api: Literal["v1beta1", "v1beta2"] = "v1beta1"
+    """The version of Kueue's API that the pool serves."""
+
+
 class KubernetesIn(Schema):
     """How a pool is reached and what it is made of. The kubeconfig lies on the broker's machine."""
 
@@ -58,6 +67,7 @@ class KubernetesIn(Schema):
     nodes_without_gpu: NodesIn | None = None
     nodes_grow: bool = False
     """The pool makes nodes when they are wanted: what it has now is no measure of what a job may ask for."""
+    kueue: KueueIn | None = None
     egress: list[str] = Field(default=[], max_length=64, examples=[["10.20.0.0/16"]])
     """Networks that jobs may reach; the metadata address is never among them."""
     keep_days: int = Field(default=7, ge=0, le=90)

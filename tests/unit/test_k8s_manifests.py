@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from integration.slurm_jobs import spec
 
-from adapters.k8s import K8sSettings, NodeClass, manifests
+from adapters.k8s import K8sSettings, Kueue, NodeClass, manifests
 from adapters.k8s.manifests import SECRET_BYTES_MAX, Payload
-from adapters.port import Rejected
+from adapters.port import After, AfterKind, Rejected
 
 SETTINGS = K8sSettings(
     "pool", Path("/nowhere"), "image@sha256:" + "0" * 64,
@@ -86,3 +86,21 @@ def test_every_network_that_holds_the_metadata_address_leaves_it_out() -> None:
     policy = objects["/apis/networking.k8s.io/v1/namespaces/idf-p/networkpolicies"]["spec"]
     blocks = [rule["to"][0]["ipBlock"] for rule in policy["egress"] if "ipBlock" in rule["to"][0]]
     assert [block.get("except") for block in blocks] == [["169.254.169.254/32"], None]
+
+
+def test_in_a_pool_with_a_queue_a_job_is_sent_suspended_with_its_label() -> None:
+    queued = replace(SETTINGS, kueue=Kueue("gpus"))
+    sent = manifests.job(spec("idf-x"), queued, Payload("b"), "b")
+    assert (sent["spec"]["suspend"], sent["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]) == (True, "idf")
+    assert "kueue.x-k8s.io/queue-name" not in sent["spec"]["template"]["metadata"]["labels"]
+    later = manifests.job(spec("idf-x", after=(After(AfterKind.OK, "u"),)), queued, Payload("b"), "b")
+    assert later["spec"]["suspend"]
+    assert "kueue.x-k8s.io/queue-name" not in later["metadata"]["labels"], "it queues once it may begin"
+    assert "suspend" not in made()["spec"]
+
+
+def test_each_namespace_has_a_queue_that_leads_to_the_pools() -> None:
+    path, local = manifests.namespace_objects("idf-x", replace(SETTINGS, kueue=Kueue("gpus", "v1beta2")))[-1]
+    assert path == "/apis/kueue.x-k8s.io/v1beta2/namespaces/idf-x/localqueues"
+    assert (local["metadata"]["name"], local["spec"]) == ("idf", {"clusterQueue": "gpus"})
+    assert "LocalQueue" not in [body.get("kind") for _, body in manifests.namespace_objects("idf-x", SETTINGS)]

@@ -19,11 +19,12 @@ def at(seconds: int) -> str:
 
 
 def job(*, conditions: tuple[str, ...] = (), nodes: int = 1, annotations: dict[str, str] | None = None,
-        suspend: bool = False, failed: int = 0) -> SeenJob:  # fmt: skip
+        suspend: bool = False, failed: int = 0, queue: str = "") -> SeenJob:  # fmt: skip
     return job_of(
         {
             "metadata": {"uid": "u1", "name": "idf-1", "namespace": "idf-p", "creationTimestamp": at(0),
-                         "annotations": annotations or {}},
+                         "annotations": annotations or {},
+                         "labels": {"kueue.x-k8s.io/queue-name": queue} if queue else {}},
             "spec": {"completions": nodes, "suspend": suspend,
                      "template": {"metadata": {}, "spec": {"containers": [{}], "activeDeadlineSeconds": 600}}},
             "status": {"failed": failed, "conditions": [{"type": c, "status": "True"} for c in conditions]},
@@ -122,6 +123,16 @@ def test_a_job_that_was_suspended_again_waits_for_its_second_attempt() -> None:
     first, second = told(job(suspend=True), pod("Failed", end=60, exit_code=143, deleted=55))
     assert (first.state, first.elapsed_s) == (AttemptState.PREEMPTED, 58)
     assert (second.state, second.source_key) == (AttemptState.QUEUED, "pool/u1/2")
+
+
+def test_what_a_queue_took_away_stays_preempted_once_it_is_admitted_again() -> None:
+    evicted = pod("Failed", end=60, exit_code=143, deleted=55)
+    first, second = told(job(suspend=True, queue="idf"), evicted)
+    assert (first.state, second.state) == (AttemptState.PREEMPTED, AttemptState.QUEUED)
+    assert second.reason == "waits to be admitted by the pool's queue"
+    assert told(job(queue="idf"), evicted) == (), "the next pod is not made yet"
+    again = pod("Succeeded", name="b", created=70, start=71, end=90)
+    assert told(job(queue="idf", conditions=("Complete",)), evicted, again)[0] == first
 
 
 def test_each_further_pod_is_an_attempt() -> None:
