@@ -72,6 +72,7 @@ class K8sPool:
         self._watched: Watch | None = None
         self._spaces: set[str] = set()
         self._capacity = Capacity()
+        self._logs = logs.Logs(settings.log_bytes_max)
         self._threads = ThreadPoolExecutor(settings.parallel, thread_name_prefix="k8s")
 
     # ── the port ──
@@ -133,7 +134,7 @@ class K8sPool:
         index = self._index(account, name, int(task)) if task else None
         if task and index is None:
             return LogChunk(b"", offset, exists=False)
-        return logs.read(self.api(), account, name, index, offset, limit_bytes, wait_s)
+        return self._logs.read(self.api(), account, name, index, offset, limit_bytes, wait_s)
 
     def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
         """See the port: a pod's files go with it."""
@@ -189,6 +190,7 @@ class K8sPool:
         with self._lock:
             if self._watched is not None:
                 self._watched.close()
+            self._logs.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
             if self._opened is not None:
                 self._opened.close()
