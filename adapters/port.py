@@ -355,6 +355,31 @@ class Scheduler(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SiteEvent:
+    """What a part of a site said of a job; its words are the site's."""
+
+    at: datetime
+    """The last time, where it was said more than once."""
+    reason: str
+    message: str
+    warning: bool
+    count: int
+
+
+@runtime_checkable
+class Teller(Protocol):
+    """A scheduler whose site keeps what its parts say of a job."""
+
+    def site_events(self, account: str, name: str) -> Sequence[SiteEvent]:
+        """Return what was said of a job lately, oldest first.
+
+        Raises:
+            Unreachable: the site did not answer.
+        """
+        ...
+
+
 @runtime_checkable
 class Keeper(Protocol):
     """A scheduler whose site keeps ended jobs until it is told that they are booked: nothing is lost meanwhile."""
@@ -371,5 +396,5 @@ class Keeper(Protocol):
 __all__ = [
     "UNLIMITED_S", "Absent", "Accepted", "Adoption", "After", "AfterKind", "Answer", "Attempt", "AttemptState",
     "Forecast", "JobSpec", "Keeper", "Known", "LogChunk", "Observation", "OutputFile", "OutputPiece", "Outputs",
-    "Rejected", "Scheduler", "Sent", "SiteError", "SiteFacts", "Uncertain", "Unreachable",
+    "Rejected", "Scheduler", "Sent", "SiteError", "SiteEvent", "SiteFacts", "Teller", "Uncertain", "Unreachable",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from broker.api import (
     rates,
     refunds,
     reports,
+    site_events,
     sites,
     snapshots,
     tasks,
@@ -38,7 +39,7 @@ from broker.problems import problem, problem_of
 from broker.schemas import SLUG_PATTERN, Problem
 
 PARTS = (
-    *(jobs, tasks, outputs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
+    *(jobs, site_events, tasks, outputs, people, organisations, projects, programmes, can_award, awards, underuse, aid),
     *(contracts, rates, charging, refunds, sites, certifications, environments, snapshots, reports),
 )
 BODY_BYTES_MAX = 8 * 1024 * 1024

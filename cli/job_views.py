@@ -79,7 +79,7 @@ def show(job: str, tasks: bool, in_json: bool) -> None:
     elif task is not None:
         _show_task(job, seen)
     else:
-        _show_job(seen)
+        _show_job(seen, _site_events(client, seen))
         if tasks:
             say("")
             listed(_tasks(client, job), in_json=False, columns=TASK_COLUMNS, rows=_task_row)
@@ -128,9 +128,21 @@ def _say_hidden(seen: Row) -> None:
         say(f"\nnot shown to a project's coach: {one_line(', '.join(seen['hidden']))}")
 
 
-def _show_job(seen: Row) -> None:
+def _site_events(client: Client, seen: Row) -> list[Row]:
+    """Give what the site said of a job; nothing where there is nothing to ask, or the reader may not."""
+    if not seen["site_job_id"] or seen["hidden"]:
+        return []
+    try:
+        told = client.get(f"/v1/jobs/{part(seen['id'])}/site-events")
+    except Failure:  # who sees all projects reads no engineer's events
+        return []
+    items: list[Row] = told["items"]
+    return items
+
+
+def _show_job(seen: Row, said: list[Row]) -> None:
     _say_facts([*_facts(seen), *_money(seen)])
-    _timeline(seen)
+    _timeline(seen, said)
     _attempts(seen)
     _refunds(seen)
     for notice in seen["notices"]:
@@ -215,18 +227,27 @@ def _worth(worth: Row) -> str:
     return f"{euros_text(worth['value_micro_euros'])}, of which the company pays {euros_text(company)}{partners}"
 
 
-def _timeline(job: Row) -> None:
-    """Draw each move with the time spent in the state that it led to."""
-    events = job["events"]
+def _timeline(job: Row, said: list[Row]) -> None:
+    """Draw each move with the time spent in the state that it led to, and between them what the site said."""
+    events, left = job["events"], [*said]
     if events:
         say("\ntimeline")
     for event, following in zip(events, [*events[1:], None], strict=True):
+        while left and moment(left[0]["at"]) < moment(event["at"]):
+            _say_of_site(left.pop(0))
         lasted = ""
         if following is not None:
             lasted = duration_text(int((moment(following["at"]) - moment(event["at"])).total_seconds()))
         mark = "o" if following else ("*" if has_ended(event["state"]) else ">")
         at = moment_text(event["at"])
         say(f"  {at}  {mark} {one_line(event['state']):<13} {lasted:>10}  {one_line(event['cause'] or '')}".rstrip())
+    for each in left:
+        _say_of_site(each)
+
+
+def _say_of_site(said: Row) -> None:
+    mark, times = "!" if said["warning"] else "-", f" ({said['count']} times)" if said["count"] > 1 else ""
+    say(f"  {moment_text(said['at'])}  {mark} {one_line(said['reason'])}: {one_line(said['message'])}{times}")
 
 
 def _attempts(job: Row) -> None:

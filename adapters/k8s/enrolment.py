@@ -24,6 +24,7 @@ PERMISSIONS = (
     ("", "pods", "", ("get", "list", "watch", "patch", "delete")),
     ("", "pods", "log", ("get",)),
     ("", "nodes", "", ("list",)),
+    ("", "events", "", ("list",)),
 )
 """Group, resource, subresource and verbs: no more than adapters/k8s/deploy/broker-role.yaml grants."""
 OF_KUEUE = (

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from adapters.arrays import task_name
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
-from adapters.k8s import enrolment, logs, manifests
+from adapters.k8s import enrolment, events, logs, manifests
 from adapters.k8s.capacity import Capacity
 from adapters.k8s.client import Api, Conflict, Json, NotFound
 from adapters.k8s.manifests import (
@@ -51,6 +51,7 @@ from adapters.port import (
     OutputPiece,
     Outputs,
     Sent,
+    SiteEvent,
     SiteFacts,
 )
 
@@ -135,6 +136,11 @@ class K8sPool:
         if task and index is None:
             return LogChunk(b"", offset, exists=False)
         return self._logs.read(self.api(), account, name, index, offset, limit_bytes, wait_s)
+
+    def site_events(self, account: str, name: str) -> Sequence[SiteEvent]:
+        """See the port's Teller."""
+        require_namespace(account)
+        return events.events_of(self.api(), account, name)
 
     def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
         """See the port: a pod's files go with it."""

@@ -292,6 +292,25 @@ class EventOut(BaseModel):
     """None where `hidden` names the causes."""
 
 
+class SiteEventOut(BaseModel):
+    """What a part of a job's site said of it, in the site's words."""
+
+    at: datetime
+    """The last time, where it was said more than once."""
+    reason: str
+    message: str
+    warning: bool
+    count: int
+
+
+class SiteEventsOut(BaseModel):
+    """What a job's site said of it lately, oldest first."""
+
+    items: list[SiteEventOut]
+    unknown: str | None
+    """Why there is nothing; None where the site was asked."""
+
+
 class UsageOut(Worth):
     """The newest usage record of one attempt, its charge and what that is worth."""
 

