@@ -143,7 +143,7 @@ def _upkeep(site: SiteIn) -> Upkeep:
 
 
 def _k8s_settings(site: SiteIn, pool: KubernetesIn) -> "K8sSettings":
-    from adapters.k8s import K8sSettings, Kueue, NodeClass
+    from adapters.k8s import K8sSettings, Kueue, NodeClass, Scratch
 
     def nodes(given: NodesIn) -> NodeClass:
         tolerations = tuple(toleration.model_dump(exclude_none=True) for toleration in given.tolerations)
@@ -165,6 +165,7 @@ def _k8s_settings(site: SiteIn, pool: KubernetesIn) -> "K8sSettings":
         classes={name: nodes(given) for name, given in pool.nodes.items()} | without,
         kill_grace_s=site.kill_grace_s,
         nodes_grow=pool.nodes_grow,
+        scratch=Scratch(pool.scratch.storage_class, pool.scratch.gib) if pool.scratch is not None else None,
         kueue=Kueue(pool.kueue.cluster_queue, pool.kueue.api) if pool.kueue is not None else None,
         egress=tuple(pool.egress),
         keep_s=pool.keep_days * 86400,

@@ -27,6 +27,8 @@ PERMISSIONS = (
     ("", "events", "", ("list",)),
 )
 """Group, resource, subresource and verbs: no more than adapters/k8s/deploy/broker-role.yaml grants."""
+OF_SCRATCH = (("storage.k8s.io", "storageclasses", "", ("get",)),)
+"""Where jobs work on volumes."""
 OF_KUEUE = (
     ("kueue.x-k8s.io", "localqueues", "", ("create",)),
     ("kueue.x-k8s.io", "workloads", "", ("list", "patch")),
@@ -49,6 +51,7 @@ def check(api: Api, settings: K8sSettings) -> SiteFacts:
         *_skew(date),
         *_nodes(api, settings),
         *_permissions(api, settings),
+        *_storage(api, settings),
         *_queue(api, settings),
     ]
     return SiteFacts(
@@ -107,7 +110,7 @@ def _shared(node: Json) -> bool:
 
 
 def _permissions(api: Api, settings: K8sSettings) -> Iterator[str]:
-    for group, resource, subresource, verbs in (*PERMISSIONS, *(OF_KUEUE if settings.kueue else ())):
+    for group, resource, subresource, verbs in _needed(settings):
         lacking = [verb for verb in verbs if not _may(api, group, resource, subresource, verb)]
         if lacking:
             what = f"{resource}/{subresource}" if subresource else resource
@@ -117,6 +120,28 @@ def _permissions(api: Api, settings: K8sSettings) -> Iterator[str]:
         if _may(api, group, resource, subresource, verb):
             what = f"{resource}/{subresource}" if subresource else resource
             yield f"the broker may {verb} {what}, which it never needs: take that away"
+
+
+def _needed(settings: K8sSettings) -> tuple[tuple[str, str, str, tuple[str, ...]], ...]:
+    return (*PERMISSIONS, *(OF_SCRATCH if settings.scratch else ()), *(OF_KUEUE if settings.kueue else ()))
+
+
+def _storage(api: Api, settings: K8sSettings) -> Iterator[str]:
+    """A volume must be made where its pod runs, and go with it: what a project wrote stays nowhere."""
+    if settings.scratch is None:
+        return
+    name = settings.scratch.storage_class
+    try:
+        found = api.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}")
+    except NotFound:
+        yield f"there is no storage class {name}: name another under [kubernetes.scratch], or leave that out"
+    except SiteError as error:
+        yield f"the storage class {name} cannot be read: {error.reason}"
+    else:
+        if found.get("reclaimPolicy", "Delete") != "Delete":
+            yield f"the storage class {name} keeps what projects wrote (reclaimPolicy {found['reclaimPolicy']}): Delete"
+        if found.get("volumeBindingMode") != "WaitForFirstConsumer":
+            yield f"the storage class {name} places volumes before their pods: volumeBindingMode: WaitForFirstConsumer"
 
 
 def _queue(api: Api, settings: K8sSettings) -> Iterator[str]:

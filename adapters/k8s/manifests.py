@@ -285,7 +285,7 @@ def _pod(spec: JobSpec, settings: K8sSettings, payload: Payload, array: Array | 
         "nodeSelector": dict(nodes.labels),
         "tolerations": [dict(toleration) for toleration in nodes.tolerations],
         "containers": [container],
-        "volumes": [{"name": name, "emptyDir": {}} for name in _SCRATCH],
+        "volumes": [{"name": "work", **_work(settings)}, {"name": "outputs", "emptyDir": {}}],
     }
     files = [{"key": keys[name], "path": name, "mode": 0o555} for name in ("script", "tasks") if name in keys]
     if files:
@@ -297,6 +297,18 @@ def _pod(spec: JobSpec, settings: K8sSettings, payload: Payload, array: Array | 
     if apart:
         pod["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": apart}}
     return pod
+
+
+def _work(settings: K8sSettings) -> Json:
+    """Where a job works: on its node's own disk, or on a volume that is made for each pod and goes with it."""
+    if settings.scratch is None:
+        return {"emptyDir": {}}
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": settings.scratch.storage_class,
+        "resources": {"requests": {"storage": f"{settings.scratch.gib}Gi"}},
+    }
+    return {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
 
 
 def _apart(spec: JobSpec) -> list[Json]:
@@ -348,6 +360,7 @@ def _environment(spec: JobSpec, secret: str, keys: Mapping[str, str], array: Arr
     if spec.nodes > 1:
         ours |= {"IDF_NODES": str(spec.nodes), "IDF_FIRST_NODE": f"{spec.name}-0.{SERVICE}"}
     if array is not None:
+        ours |= {"SLURM_ARRAY_JOB_ID": spec.name}  # Slurm's is a number; here it tells arrays apart as well
         ours |= {"SLURM_ARRAY_TASK_COUNT": str(len(array.tasks))}
         ours |= {"SLURM_ARRAY_TASK_MIN": str(array.tasks[0]), "SLURM_ARRAY_TASK_MAX": str(array.tasks[-1])}
     own = [{"name": name, "value": value} for name, value in ours.items() if name not in spec.environment]

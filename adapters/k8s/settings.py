@@ -36,6 +36,14 @@ class Kueue:
 
 
 @dataclass(frozen=True, slots=True)
+class Scratch:
+    """Volumes that pods work on instead of their node's own disk."""
+
+    storage_class: str
+    gib: int
+
+
+@dataclass(frozen=True, slots=True)
 class K8sSettings:
     """One pool."""
 
@@ -55,6 +63,8 @@ class K8sSettings:
     kill_grace_s: int = 30
     array_size_max: int = 1001
     """Every task's number lies below it."""
+    scratch: Scratch | None = None
+    """None: jobs work on their node's own disk."""
     kueue: Kueue | None = None
     """None where the scheduler alone decides who waits."""
     nodes_grow: bool = False

@@ -55,6 +55,13 @@ class KueueIn(Schema):
     """The version of Kueue's API that the pool serves."""
 
 
+class ScratchIn(Schema):
+    """A volume for each pod to work on, made when it starts and removed with it."""
+
+    storage_class: str = Field(pattern=rf"^{_SUBDOMAIN}$")
+    gib: int = Field(ge=1, le=1 << 20)
+
+
 class KubernetesIn(Schema):
     """How a pool is reached and what it is made of. The kubeconfig lies on the broker's machine."""
 
@@ -67,6 +74,8 @@ class KubernetesIn(Schema):
     nodes_without_gpu: NodesIn | None = None
     nodes_grow: bool = False
     """The pool makes nodes when they are wanted: what it has now is no measure of what a job may ask for."""
+    scratch: ScratchIn | None = None
+    """Without it jobs work on their node's own disk."""
     kueue: KueueIn | None = None
     egress: list[str] = Field(default=[], max_length=64, examples=[["10.20.0.0/16"]])
     """Networks that jobs may reach; the metadata address is never among them."""

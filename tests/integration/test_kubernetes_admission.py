@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import kubernetes
 import pytest
-from integration.slurm_jobs import fresh, spec
+from integration.slurm_jobs import fresh, known, spec
 from kubernetes.client.exceptions import ApiException
 
-from adapters.k8s import K8sPool, NodeClass, manifests
+from adapters.k8s import K8sPool, NodeClass, Scratch, manifests
 from adapters.k8s.manifests import Payload
+from adapters.port import Accepted
 
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
@@ -103,6 +104,52 @@ def test_enrolment_says_what_is_missing(k8s_site: Callable[..., K8sPool]) -> Non
     problems = "\n".join(k8s_site(classes=lacking).check().problems)
     assert "no node has the labels of h100" in problems
     assert "offers nvidia.com/mig-1g" in problems
+
+
+def test_enrolment_looks_at_the_storage_class(
+    k8s_site: Callable[..., K8sPool], kubernetes_pool: "KubernetesPool"
+) -> None:
+    storage = kubernetes.client.StorageV1Api(kubernetes_pool.client())
+    for name, binding, reclaim in (
+        ("good", "WaitForFirstConsumer", "Delete"), ("keeps", "WaitForFirstConsumer", "Retain"),
+        ("early", "Immediate", "Delete"),
+    ):  # fmt: skip
+        body = {"metadata": {"name": name}, "provisioner": "example.org/none"}
+        storage.create_storage_class({**body, "volumeBindingMode": binding, "reclaimPolicy": reclaim})
+
+    def said(name: str) -> list[str]:
+        problems = k8s_site(scratch=Scratch(name, 1)).check().problems
+        return [problem for problem in problems if "storage" in problem]
+
+    assert said("good") == []
+    assert "keeps what projects wrote" in said("keeps")[0]
+    assert "before their pods" in said("early")[0]
+    assert "there is no storage class none" in said("none")[0]
+
+
+def test_enrolment_wants_to_be_told_of_time_slicing(
+    k8s_site: Callable[..., K8sPool], kubernetes_pool: "KubernetesPool"
+) -> None:
+    core = kubernetes_pool.core()
+    core.create_node({"metadata": {"name": "sliced", "labels": {"gpu": "sliced", "nvidia.com/gpu.replicas": "4"}}})
+    core.patch_node_status("sliced", {"status": {"allocatable": {"nvidia.com/gpu": "4", "cpu": "1", "memory": "1Gi"}}})
+    try:
+        for told in (False, True):
+            class_ = NodeClass(labels={"gpu": "sliced"}, time_sliced=told)
+            problems = "\n".join(k8s_site(classes={"sliced": class_}).check().problems)
+            assert ("share a GPU by time slicing" in problems) is not told
+    finally:
+        core.delete_node("sliced")
+
+
+def test_a_job_with_a_volume_of_its_own_is_let_in(
+    k8s_site: Callable[..., K8sPool], kubernetes_pool: "KubernetesPool"
+) -> None:
+    site = k8s_site(scratch=Scratch("nowhere", 1))
+    job = spec(ACCOUNT, gpus=1, gpu_type="v100")
+    answer = site.submit(fresh("batch"), [job])[job.name]
+    assert isinstance(answer, Accepted), answer
+    site.cancel([known(job, answer.site_job_id)])
 
 
 def test_enrolment_says_what_a_stranger_may_not(site: K8sPool, kubernetes_pool: "KubernetesPool") -> None:

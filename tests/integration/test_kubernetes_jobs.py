@@ -140,6 +140,44 @@ def test_a_job_that_could_not_start_in_time_is_cancelled(site: "K8sPool") -> Non
     ended(site, filler)
 
 
+def test_what_the_pools_parts_said_is_told(site: "K8sPool") -> None:
+    job = send(site, spec(ACCOUNT, "true\n"))
+    ended(site, job)
+    said = {event.reason: event for event in site.site_events(job.account, job.name)}
+    assert {"SuccessfulCreate", "Scheduled", "Started"} <= set(said)
+    assert not said["Scheduled"].warning
+    assert said["Scheduled"].at.tzinfo is not None
+    assert site.site_events(job.account, fresh()) == ()
+
+
+def test_a_followed_log_is_asked_for_once(site: "K8sPool", monkeypatch: pytest.MonkeyPatch) -> None:
+    job = send(site, spec(ACCOUNT, "for n in $(seq 40); do echo line $n; sleep 0.2; done\n"))
+    api, asked = site.api(), list[str]()
+    begin = api.open
+
+    def counted(path: str, timeout_s: tuple[float, float], **query: Any) -> Any:
+        if path.endswith("/log"):
+            asked.append(path)
+        return begin(path, timeout_s, **query)
+
+    monkeypatch.setattr(api, "open", counted)
+    data, offset = b"", 0
+
+    def read_on() -> bool:
+        nonlocal data, offset
+        chunk = site.read_log(job.account, job.name, offset, 1 << 20, 1)
+        data, offset = data + chunk.data, chunk.next_offset
+        return data.endswith(b"line 40\n")
+
+    wait_for(read_on, limit_s=60)
+    assert data == b"".join(b"line %d\n" % number for number in range(1, 41))
+    begun = [path for path in asked if path]
+    assert len(begun) <= 10, "once, and while its container had not begun"
+    ended(site, job)
+    assert site.read_log(job.account, job.name, offset, 1 << 20, 0).data == b""
+    assert log_of(site, job) == data
+
+
 BAD: dict[str, dict[str, Any]] = {
     "a name in capitals": {"name": "IDF-X"},
     "a name that is a path": {"name": "../x"},

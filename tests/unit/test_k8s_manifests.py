@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from integration.slurm_jobs import spec
 
-from adapters.k8s import K8sSettings, Kueue, NodeClass, manifests
+from adapters.k8s import K8sSettings, Kueue, NodeClass, Scratch, manifests
 from adapters.k8s.manifests import SECRET_BYTES_MAX, Payload
 from adapters.port import After, AfterKind, Rejected
 
@@ -104,3 +104,19 @@ def test_each_namespace_has_a_queue_that_leads_to_the_pools() -> None:
     assert path == "/apis/kueue.x-k8s.io/v1beta2/namespaces/idf-x/localqueues"
     assert (local["metadata"]["name"], local["spec"]) == ("idf", {"clusterQueue": "gpus"})
     assert "LocalQueue" not in [body.get("kind") for _, body in manifests.namespace_objects("idf-x", SETTINGS)]
+
+
+def test_a_job_works_on_a_volume_of_its_own_where_the_pool_has_some() -> None:
+    body = manifests.job(spec("idf-x"), replace(SETTINGS, scratch=Scratch("fast", 50)), Payload("b"), "b")
+    work, outputs, *_ = body["spec"]["template"]["spec"]["volumes"]
+    claim = work["ephemeral"]["volumeClaimTemplate"]["spec"]
+    assert (claim["storageClassName"], claim["resources"]["requests"]["storage"]) == ("fast", "50Gi")
+    assert outputs == {"name": "outputs", "emptyDir": {}}
+    assert made()["spec"]["template"]["spec"]["volumes"][0] == {"name": "work", "emptyDir": {}}
+
+
+def test_the_tasks_of_an_array_know_which_array_they_are_of() -> None:
+    body = made(name="idf-j", array="3,5")
+    variables = {each["name"]: each.get("value") for each in body["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert variables["SLURM_ARRAY_JOB_ID"] == "idf-j"
+    assert (variables["SLURM_ARRAY_TASK_MIN"], variables["SLURM_ARRAY_TASK_MAX"]) == ("3", "5")
