@@ -20,6 +20,7 @@ from broker.bootstrap import Services
 from broker.lifecycle import JobState
 from broker.models import JobPayload
 from broker.moves import Move, apply_moves, change_jobs, jobs
+from broker.proofs import still_proven
 from broker.queues import within_ceilings
 from broker.schemas import SiteIn
 from broker.settlement import end_unsent
@@ -110,6 +111,8 @@ def _claim(session: Session, desk: Desk, now: datetime) -> Batch:
             end_unsent(session, [row], JobState.CANCELLED, in_vain[row.id], now)
     rest = [row for row in offered if row.id not in in_vain]
     taken = still_theirs(session, desk.settings, desk.site_id, rest)
+    needs = desk.services.settings.data_needs
+    taken = still_proven(session, desk.site_id, desk.settings.name, taken, needs, now)
     if desk.settings.isolation == "shared":
         taken = _of_one_project(session, desk.site_id, taken)
     taken = within_ceilings(session, taken)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError
 
 from adapters.arrays import TASKS_MAX
 from broker.aid_settings import AidSettings
-from broker.certifications import NEEDS
+from broker.certifications import NEEDS, Needs
 from broker.letters import is_address
 from broker.schemas.certifications import DataAxisValue, Scheme, Version
 
@@ -145,6 +145,14 @@ class Settings(BaseSettings):
         file = os.environ.get(CONFIG_VARIABLE)
         toml = TomlConfigSettingsSource(settings_cls, Path(file)) if file else None
         return tuple(source for source in (init_settings, env_settings, toml) if source is not None)
+
+    @property
+    def data_needs(self) -> Needs:
+        """The same as placement reads it."""
+        return {
+            str(value): {str(scheme): version for scheme, version in some.items()}
+            for value, some in self.certifications_needed.items()
+        }
 
     def full_database_url(self) -> str:
         """Return the database's address, with the password from its file.

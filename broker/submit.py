@@ -15,15 +15,16 @@ from broker.accounts import namespace_of, waits_for_account
 from broker.after import after_rows, check_after, waits_for
 from broker.auth import Caller
 from broker.bootstrap import Services
-from broker.certifications import NEEDS, DataClass, Needs, Proof, is_sensitive
+from broker.certifications import NEEDS, DataClass, Needs, is_sensitive
 from broker.environments import environments_of
 from broker.errors import BadRequest, BrokerError, NotAllowed, NotFound, PlacementRefused
 from broker.lifecycle import JobState
 from broker.memberships import SUBMITTERS, memberships, valid_at
-from broker.models import Certification, Job, JobEvent, JobPayload, Project, ProjectAccount, Site
+from broker.models import Job, JobEvent, JobPayload, Project, ProjectAccount, Site
 from broker.moves import event_row
 from broker.paying import Need, Payer, choose, too_small
 from broker.placement import Data, Placement, Refused, SiteFacts, none_left, options
+from broker.proofs import proofs_by_site
 from broker.queues import queue_guards
 from broker.schemas import JobIn, JobOut, PlanOut, SiteIn
 from broker.settings import ARRAY_TASKS_MAX
@@ -48,7 +49,6 @@ _accounts: Table = ProjectAccount.__table__  # type: ignore[attr-defined]
 _projects: Table = Project.__table__  # type: ignore[attr-defined]
 _site_table: Table = Site.__table__  # type: ignore[attr-defined]
 _programmes: Table = Programme.__table__  # type: ignore[attr-defined]
-_certifications: Table = Certification.__table__  # type: ignore[attr-defined]
 _awards: Table = Award.__table__  # type: ignore[attr-defined]
 _ledger_accounts: Table = Account.__table__  # type: ignore[attr-defined]
 
@@ -192,7 +192,8 @@ def weigh(
     data = Data(project.data_class, needs, now)
     sites = _sites(connection, project.id, wanted, rules_in_force(connection, now))
     if is_sensitive(data.data_class, needs):
-        sites = _with_proofs(connection, sites)
+        proofs = proofs_by_site(connection)
+        sites = [replace(site, proofs=proofs.get(site.id, ())) for site in sites]
     placements, refused = options(timed, data, sites, weights(connection, now), array)
     payers = _payers(connection, project, now)
     decided: list[Plan] = []
@@ -214,18 +215,6 @@ def _priced(connection: Connection, decided: Plan, now: datetime) -> Plan:
         return decided
     price = value_micro_euros(decided.held_credits, placement.weight_thousandths, tariff)
     return replace(decided, price_micro_euros=price)
-
-
-def _with_proofs(connection: Connection, sites: Sequence[SiteFacts]) -> list[SiteFacts]:
-    """Add the certifications of the sites' services that nobody withdrew."""
-    proofs: dict[str, list[Proof]] = {}
-    wanted = select(_certifications).where(_certifications.c.withdrawn_at.is_(None)).order_by(_certifications.c.id)
-    for row in connection.execute(wanted):
-        proof = Proof(
-            row.service, row.scheme, row.version, row.scope, row.start_at, row.end_at, row.confirmed_at is not None
-        )
-        proofs.setdefault(row.site_id, []).append(proof)
-    return [replace(site, proofs=proofs.get(site.id, ())) for site in sites]
 
 
 def _decide(

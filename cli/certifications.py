@@ -75,7 +75,7 @@ def withdraw_certification(
     reason: Annotated[str, typer.Option(help="Why it counts no longer.")],
     in_json: Json = False,
 ) -> None:
-    """Let a certification count no longer, for good. Jobs that were submitted under it go on.
+    """Let a certification count no longer, for good. Jobs that wait at the broker go on waiting.
 
     \b
     Example:

@@ -106,14 +106,14 @@ def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
 
 def _plan(connection: Connection, at: Edge, body: JobIn) -> Plan:
     rules = at.services.settings
-    bounds: Any = {"array_tasks_max": rules.array_tasks_max, "needs": rules.certifications_needed}
-    return plan(connection, at.caller, body, utcnow(), **bounds)
+    most, needs = rules.array_tasks_max, rules.data_needs
+    return plan(connection, at.caller, body, utcnow(), array_tasks_max=most, needs=needs)
 
 
 def _weigh(connection: Connection, at: Edge, body: JobIn) -> Choices:
     rules = at.services.settings
-    bounds: Any = {"array_tasks_max": rules.array_tasks_max, "needs": rules.certifications_needed}
-    return weigh(connection, at.caller, body, utcnow(), **bounds)
+    most, needs = rules.array_tasks_max, rules.data_needs
+    return weigh(connection, at.caller, body, utcnow(), array_tasks_max=most, needs=needs)
 
 
 def _again(at: Edge, body: JobIn, question: Question) -> Response:

@@ -135,3 +135,20 @@ def test_of_sites_that_cost_the_same_credits_the_one_of_lower_tariff_is_chosen(r
     assert rows["teratec"]["chosen"]
     assert rows["teratec"]["price_micro_euros"] == 2_000_000 * 3660 // 3600
     assert HOUR > rows["alpha"]["price_micro_euros"] > rows["teratec"]["price_micro_euros"]
+
+
+def test_a_job_that_waits_is_not_sent_once_its_certificate_is_withdrawn(region: World) -> None:
+    data_of(region, nature="health")
+    first = region.certification()
+    region.post("otto", f"/certifications/{first}/confirm")
+    job = region.submit()["id"]
+    region.post("olga", f"/certifications/{first}/withdraw", {"reason": "suspended"})
+    region.step()
+    waiting = region.job(job)
+    assert waiting["state"] == "held"
+    assert waiting["reason"].startswith("waits: health data is computed on by a service with HDS 2 only")
+    region.post("otto", f"/certifications/{region.certification()}/confirm")
+    with region.services.database.write() as session:
+        session.execute(update(Job).values(next_try_at=None))
+    region.step()
+    assert region.job(job)["state"] == "queued"
