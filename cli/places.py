@@ -9,7 +9,7 @@ PLACES = {
     "org": "organisations", "project": "projects", "programme": "programmes", "award": "awards",
     "aid": "aid",
     "contract": "contracts", "refund": "refunds",
-    "site": "sites", "certification": "certifications", "class": "sites", "tariff": "tariffs", "rule": "rules",
-    "person": "people", "token": "people",
+    "site": "sites", "class": "sites", "tariff": "tariffs", "rule": "rules",
+    "certification": "certifications", "person": "people", "token": "people",
 }  # fmt: skip
 """First word -> module of cli that holds the command, in the order of `idf-compute --help`."""
