@@ -158,7 +158,7 @@ def test_no_request_leaves_a_secret_in_the_log(
     made = region.post("ines", "/tokens", {"person": "ines"})
     for person, body in BODIES.values():
         region.call(person, "POST", "/nothing", body)
-    monkeypatch.setattr("broker.api.jobs.plans", _fails)
+    monkeypatch.setattr("broker.api.jobs.weigh", _fails)
     secret = {"environment": {"HF_TOKEN": PASSWORD}, "script": f"echo {PASSWORD}", "arguments": [PASSWORD]}
     assert region.call("ines", "POST", "/jobs", {**JOB, **secret}).status_code == 500
     logged = "".join(capfd.readouterr()) + caplog.text
