@@ -153,14 +153,19 @@ class K8sPool:
         raise Rejected(NO_OUTPUTS)
 
     def expected_start(self, spec: JobSpec) -> Forecast:
-        """See the port: Kubernetes tells no time, but what may not begin earlier does not."""
+        """See the port: Kubernetes tells no time, but what may not begin earlier does not, and room is room now."""
         try:
-            self._body(spec, Payload("forecast"), "forecast")
+            body = self._body(spec, Payload("forecast"), "forecast")
         except Rejected as error:
             return Forecast(None, error.reason)
         if spec.begin is not None and spec.begin > utcnow():
             return Forecast(spec.begin)
-        return Forecast(None, "Kubernetes does not tell when a job would start")
+        if self._settings.kueue is not None:
+            return Forecast(None, "the pool's queue does not tell when it would admit a job")
+        wanted = self._settings.node_class(spec.gpu_type if spec.gpus else "")
+        if self._capacity.has_room(self.api(), wanted, body):
+            return Forecast(utcnow())
+        return Forecast(None, "no node has room now, and Kubernetes does not tell when one will")
 
     def put_snapshot(self, account: str, digest: str, archive: Path) -> None:
         """See the port; it is kept in pieces, the first of which is made last."""

@@ -3,6 +3,7 @@
 import hashlib
 import tarfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from integration.slurm_jobs import fresh, known, recently, spec, wait_for
 
-from adapters.port import Accepted, Attempt, AttemptState, JobSpec, Known, Rejected
+from adapters.port import Accepted, Attempt, AttemptState, Forecast, JobSpec, Known, Rejected
 
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
@@ -136,6 +137,21 @@ def test_a_job_that_could_not_start_in_time_is_cancelled(site: "K8sPool") -> Non
     late = send(site, spec(ACCOUNT, "true\n", gpus=8, deadline=recently()))
     last = ended(site, late)
     assert (last.state, last.started_at, last.elapsed_s) == (AttemptState.CANCELLED, None, 0)
+    site.cancel([filler])
+    ended(site, filler)
+
+
+def test_a_pool_with_room_would_start_a_job_now(
+    k8s_site: "Callable[..., K8sPool]", real_node: "KubernetesPool"
+) -> None:
+    now = k8s_site().expected_start(spec(ACCOUNT, gpus=1))
+    assert now.start is not None, now
+    assert abs((now.start - datetime.now(UTC)).total_seconds()) < 60
+    site = k8s_site()
+    filler = send(site, spec(ACCOUNT, "sleep 50\n", gpus=8))
+    wait_for(lambda: site.observe([filler]).attempts[filler.site_job_id][-1].state is AttemptState.RUNNING)
+    full = k8s_site().expected_start(spec(ACCOUNT, gpus=1))
+    assert full == Forecast(None, "no node has room now, and Kubernetes does not tell when one will")
     site.cancel([filler])
     ended(site, filler)
 
