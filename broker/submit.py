@@ -175,9 +175,11 @@ def plan(
 
 def weigh(
     connection: Connection, caller: Caller, wanted: JobIn, now: datetime, *, array_tasks_max: int = ARRAY_TASKS_MAX,
-    needs: Needs = NEEDS,
+    needs: Needs = NEEDS, priced: bool = False,
 ) -> Choices:  # fmt: skip
     """Decide the same for each site, and say why each of the others refuses; `needs` asks for certifications.
+
+    What the hold is worth is looked up where it is `priced`, or helps to choose.
 
     Raises:
         NotFound, NotAllowed, BadRequest, PlacementRefused: the job is refused whatever the site.
@@ -202,7 +204,7 @@ def weigh(
             decided.append(_decide(connection, timed, project, placement, payers, notices, now))
         except QuotaError as refusal:
             refused.append(Refused(placement.site, refusal))
-    if len(decided) > 1:
+    if priced or len(decided) > 1:
         decided = [_priced(connection, each, now) for each in decided]
     return Choices(tuple(sorted(decided, key=lambda each: each.preference)), tuple(refused))
 

@@ -110,10 +110,10 @@ def _plan(connection: Connection, at: Edge, body: JobIn) -> Plan:
     return plan(connection, at.caller, body, utcnow(), array_tasks_max=most, needs=needs)
 
 
-def _weigh(connection: Connection, at: Edge, body: JobIn) -> Choices:
+def _weigh(connection: Connection, at: Edge, body: JobIn, *, priced: bool = False) -> Choices:
     rules = at.services.settings
     most, needs = rules.array_tasks_max, rules.data_needs
-    return weigh(connection, at.caller, body, utcnow(), array_tasks_max=most, needs=needs)
+    return weigh(connection, at.caller, body, utcnow(), array_tasks_max=most, needs=needs, priced=priced)
 
 
 def _again(at: Edge, body: JobIn, question: Question) -> Response:
@@ -132,7 +132,7 @@ def dry_run(body: JobIn, at: At) -> Any:
     """Say where a job would run and what it would hold, without submitting it, and why not elsewhere."""
     at.question(body)
     with at.services.database.rows() as connection:
-        choices = _weigh(connection, at, body)
+        choices = _weigh(connection, at, body, priced=True)
     if not choices.plans:
         return problem_of(choices.refusal, table(at.services, choices, None))
     decided = best(at.services, choices.plans)

@@ -152,3 +152,11 @@ def test_a_job_that_waits_is_not_sent_once_its_certificate_is_withdrawn(region: 
         session.execute(update(Job).values(next_try_at=None))
     region.step()
     assert region.job(job)["state"] == "queued"
+
+
+def test_a_dry_run_says_what_the_hold_is_worth_where_there_is_one_site(region: World) -> None:
+    assert table_of(region.post("ines", "/jobs/plan", JOB))["teratec"]["price_micro_euros"] is None, "unknown, not 0"
+    tariff = {"micro_euros_per_gpu_hour": 2_000_000, "valid_from": "2026-01-01"}
+    region.post("marc", "/tariffs", {"site": "teratec", "gpu_class": "a100-80", **tariff})
+    rows = table_of(region.post("ines", "/jobs/plan", JOB))
+    assert rows["teratec"]["price_micro_euros"] == 2_000_000 * 3660 // 3600
