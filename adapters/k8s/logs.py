@@ -23,6 +23,7 @@ ANSWER_S = 30.0
 SILENT_S = 300.0
 """A running job that writes nothing for so long has its answer begun anew."""
 IDLE_S = 60.0
+LENGTHS_MAX = 10_000
 TAILS_MAX = 32
 """How many answers stay open at one time; each keeps at most one look's bytes, and a piece."""
 
@@ -111,6 +112,8 @@ class Logs:
         self._lock = threading.Lock()
         self._tails: list[tuple[Key, Tail]] = []
         """The least recently used first."""
+        self._lengths: dict[Key, int] = {}
+        """Of ended pods' logs, so that who reads on past one does not read it again."""
 
     def read(
         self, api: Api, account: str, name: str, index: int | None, offset: int, limit_bytes: int, wait_s: float
@@ -146,6 +149,10 @@ class Logs:
             if len(data) >= limit_bytes:
                 break
             at = offset + len(data) - begins
+            known = self._lengths.get((account, pod["metadata"]["uid"]))
+            if known is not None and at >= known:
+                begins, exists = begins + known, True
+                continue
             got = self._of_pod(api, account, pod, at, limit_bytes - len(data), 0.0 if data else until)
             if got is None:
                 continue
@@ -155,6 +162,7 @@ class Logs:
             if length is None:
                 break  # there is more to come of this one
             begins += length
+            self._remember((account, pod["metadata"]["uid"]), length)
         return LogChunk(data, offset + len(data), exists=exists)
 
     def _of_pod(
@@ -212,6 +220,12 @@ class Logs:
         for _, tail in idle:
             tail.close()
         return found[1] if found is not None else None
+
+    def _remember(self, key: Key, length: int) -> None:
+        with self._lock:
+            if len(self._lengths) >= LENGTHS_MAX:
+                self._lengths.clear()
+            self._lengths[key] = length
 
     def _hold(self, key: Key, tail: Tail) -> None:
         with self._lock:

@@ -148,7 +148,7 @@ def test_a_long_log_is_read_in_pieces_by_one_answer(read: Any, kubelet: Kubelet)
             break
         data, offset = data + chunk.data, chunk.next_offset
     assert data == kubelet.pods["a"]
-    assert kubelet.asked[:-1] == [("a", False)]
+    assert kubelet.asked == [("a", False)]
 
 
 def test_any_offset_gives_what_stands_there(read: Any, kubelet: Kubelet) -> None:
@@ -169,8 +169,10 @@ def test_the_log_of_several_attempts_is_theirs_one_after_another(read: Any, kube
     assert read(8).data == b"cond\n"
     following = read(13, wait_s=0.2)
     assert (following.data, following.next_offset) == (b"", 13)
+    kubelet.asked.clear()
     kubelet.pods["b"] += b"more\n"
     assert read(13, wait_s=5).data == b"more\n"
+    assert kubelet.asked == [], "the first attempt's log is not read again, the second's answer is open"
 
 
 def test_two_who_follow_at_different_places_each_get_all(read: Any, kubelet: Kubelet) -> None:
