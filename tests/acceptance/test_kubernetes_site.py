@@ -53,6 +53,7 @@ def test_a_job_is_sent_followed_observed_and_charged(region: PoolRegion, tmp_pat
     assert done.stdout.splitlines()[:2] == ["snapshot", "déjà $(HOME)"]
     job = settled(ines, ines.json("jobs", "--limit", "1")[0]["id"])
     assert (job["state"], job["exit_code"]) == ("failed", 7)
+    assert "- Scheduled: Successfully assigned" in ines.type("show", job["id"]).stdout
     (pod,) = pods_of(region, job["id"])
     ended = pod.status.container_statuses[0].state.terminated.finished_at
     assert job["charged_credits"] == 2 * int((ended - pod.status.start_time).total_seconds()) * WEIGHT > 0

@@ -11,7 +11,7 @@ from adapters.port import Accepted, After, AfterKind, Attempt, AttemptState, Job
 
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
-    from clusters.kubernetes.queue import Queue
+    from clusters.kubernetes.job_queue import Queue
 
     from adapters.k8s import K8sPool
 
@@ -21,7 +21,7 @@ ACCOUNT, CLUSTER_QUEUE = "idf-queue", "gpus"
 
 @pytest.fixture
 def queue(kubernetes_pool: "KubernetesPool") -> "Iterator[Queue]":
-    from clusters.kubernetes.queue import Queue
+    from clusters.kubernetes.job_queue import Queue
 
     made = Queue(kubernetes_pool.client(), CLUSTER_QUEUE)
     yield made
