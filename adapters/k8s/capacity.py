@@ -67,7 +67,8 @@ class Capacity:
         with self._lock:
             if self._pods_at is None or time.monotonic() - self._pods_at > KNOWN_S:
                 pages = api.pages("/api/v1/pods", fieldSelector="status.phase!=Succeeded,status.phase!=Failed")
-                self._pods = [_asked(pod) for page in pages for pod in page.get("items") or ()]
+                pods = (pod for page in pages for pod in page.get("items") or ())
+                self._pods = [_asked(pod) for pod in pods if not _withdrawn(pod)]
                 self._pods_at = time.monotonic()
             return self._pods
 
@@ -113,3 +114,8 @@ def _asked(pod: Json) -> Json:
 
 def _fits(node: Json, asked: Json, taken: Counter[str]) -> bool:
     return all(_offers(node, name) - taken[name] >= quantity(value) for name, value in asked.items())
+
+
+def _withdrawn(pod: Json) -> bool:
+    """Whether a pod goes without ever having had a node."""
+    return "deletionTimestamp" in pod.get("metadata", {}) and not pod["spec"].get("nodeName")

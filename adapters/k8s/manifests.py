@@ -136,7 +136,11 @@ def job(spec: JobSpec, settings: K8sSettings, payload: Payload, batch: str) -> J
         "metadata": {"labels": labels, "finalizers": [FINALIZER]},
         "spec": _pod(spec, settings, payload, array),
     }
-    body: Json = {"podReplacementPolicy": "Failed", "template": template, **_counts(spec, nodes, array)}
+    body: Json = {
+        "podReplacementPolicy": "Failed",
+        "template": template,
+        **_counts(spec, nodes, array, queued=settings.kueue is not None),
+    }
     waits = bool(spec.begin or spec.after)
     if waits or settings.kueue is not None:
         body["suspend"] = True
@@ -150,13 +154,18 @@ def job(spec: JobSpec, settings: K8sSettings, payload: Payload, batch: str) -> J
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": body}
 
 
-def _counts(spec: JobSpec, nodes: int, array: Array | None) -> Json:
+_SIGNALLED = (137, 143)
+"""SIGKILL and SIGTERM: how a pod ends that was taken away, counted where a queue may do that."""
+
+
+def _counts(spec: JobSpec, nodes: int, array: Array | None, *, queued: bool) -> Json:
     """How many pods, how many at once, and which ends are counted against the runs that a job or a task may have.
 
-    The site's fault is counted; the user's own ends the job, or that task of an array, at once.
+    The site's fault is counted; the user's own ends the job, or that task of an array, at once. A queue evicts by a
+    signal, and the pod stays for our metering: were that the user's own, the Job would have failed.
     """
     disrupted = {"action": "Count", "onPodConditions": [{"type": "DisruptionTarget"}]}
-    failed = {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}}
+    failed = {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0, *(_SIGNALLED if queued else ())]}}
     if array is None:
         mode = {"completionMode": "Indexed"} if nodes > 1 else {}
         return {

@@ -10,8 +10,8 @@ from integration.slurm_jobs import fresh, known, spec, wait_for
 from adapters.port import Accepted, After, AfterKind, Attempt, AttemptState, JobSpec, Known
 
 if TYPE_CHECKING:
-    from clusters.kubernetes.pool import KubernetesPool
     from clusters.kubernetes.job_queue import Queue
+    from clusters.kubernetes.pool import KubernetesPool
 
     from adapters.k8s import K8sPool
 

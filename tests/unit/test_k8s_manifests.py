@@ -120,3 +120,12 @@ def test_the_tasks_of_an_array_know_which_array_they_are_of() -> None:
     variables = {each["name"]: each.get("value") for each in body["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert variables["SLURM_ARRAY_JOB_ID"] == "idf-j"
     assert (variables["SLURM_ARRAY_TASK_MIN"], variables["SLURM_ARRAY_TASK_MAX"]) == ("3", "5")
+
+
+def test_a_signal_that_evicts_is_not_the_users_own_failure() -> None:
+    def fails(settings: K8sSettings) -> Any:
+        body = manifests.job(spec("idf-x"), settings, Payload("b"), "b")
+        return body["spec"]["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"]
+
+    assert fails(SETTINGS) == [0]
+    assert fails(replace(SETTINGS, kueue=Kueue("gpus"))) == [0, 137, 143]
