@@ -81,7 +81,7 @@ def test_a_job_has_no_token_no_right_and_no_other_user(site: "K8sPool") -> None:
     ended(site, job)
     first, second, *rest = log_of(site, job).decode().splitlines()
     assert (first, second) == ("65534", "may")
-    assert not [line for line in rest if line.startswith("IDF_")]
+    assert [line for line in rest if line.startswith("IDF_")] == ["IDF_OUTPUTS=/idf/outputs"]
 
 
 def test_a_snapshot_is_unpacked_where_the_job_starts(site: "K8sPool", tmp_path: Path) -> None:
