@@ -41,7 +41,7 @@ def _take_back(services: Services, site_id: str, settings: SiteIn) -> int:
     mark_left(services, site_id, utcnow())
     freed = 0
     for row in _to_close(services, site_id, utcnow()):
-        if lease(services, row):
+        if lease(services, row, "close"):
             freed += _clear(services, row, settings)
     if freed:
         services.bell.ring()
