@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,16 @@ from clusters.cutting_proxy import FROM_SITE, TO_SITE, CuttingProxy
 from clusters.region import Region
 from clusters.slurm.cluster import SlurmCluster
 from integration.region_jobs import Jobs
+from sqlmodel import select
+
+from broker.models import Membership
+from broker.settings import Settings
+from storage.database import Database
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torture]
 ROUNDS = int(os.environ.get("IDF_TORTURE_ROUNDS", "10"))
 JOBS_A_ROUND = 4
+HOUR_S = 3600
 AWAY_S = 60
 """How long slurmdbd is down, once in ten rounds of that fault; a few seconds otherwise."""
 SQUEUE = {
@@ -52,10 +59,35 @@ def rig(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Rig]:
     region.ssh_port = proxy.port
     region.start()
     region.enrol("10000h")
+    _make_older(region)
     yield Rig(region, proxy)
     region.stop()
     proxy.close()
     assert "in order" in region.admin("doctor"), "quotas.invariants.broken finds nothing"
+
+
+def _make_older(region: Region) -> None:
+    """Let people have joined two hours ago: by a clock that is an hour slow they would not be members yet."""
+    database = Database(Settings(data_dir=region.folder / "broker").full_database_url())
+    with database.write() as session:
+        for membership in session.exec(select(Membership)).all():
+            membership.start_at -= timedelta(seconds=2 * HOUR_S)
+            session.add(membership)
+    database.close()
+
+
+@contextmanager
+def clock(region: Region, off: str) -> Iterator[None]:
+    """Whoever starts the broker meanwhile starts it with a clock that is off by so many seconds."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed")
+    before = region.settings
+    region.settings = {
+        **before, "LD_PRELOAD": str(library), "FAKETIME": off, "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+    yield
+    region.settings = before
 
 
 @contextmanager
@@ -69,20 +101,12 @@ def broker_killed(rig: Rig, _: int) -> Iterator[None]:
 @contextmanager
 def clock_off(rig: Rig, turn: int) -> Iterator[None]:
     """The broker's clock is an hour ahead, or behind; the site's is right."""
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-    if library is None:
-        pytest.skip("libfaketime is not installed")
     rig.region.stop()
-    off = "+3600" if turn % 2 else "-3600"
-    before = rig.region.settings
-    rig.region.settings = {
-        **before, "LD_PRELOAD": str(library), "FAKETIME": off, "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
-    rig.region.start()
-    yield
-    time.sleep(random.uniform(0, 4))
-    rig.region.kill()
-    rig.region.settings = before
+    with clock(rig.region, f"{'+' if turn % 2 else '-'}{HOUR_S}"):
+        rig.region.start()
+        yield
+        time.sleep(random.uniform(0, 4))
+        rig.region.kill()
     rig.region.start()
 
 
