@@ -57,12 +57,14 @@ def rig(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Rig]:
     proxy = CuttingProxy(slurm_cluster.host, slurm_cluster.ssh_port)
     region = Region.make(tmp_path / "region", slurm_cluster)
     region.ssh_port = proxy.port
-    region.start()
-    region.enrol("10000h")
-    _make_older(region)
-    yield Rig(region, proxy)
-    region.stop()
-    proxy.close()
+    try:
+        region.start()
+        region.enrol("10000h")
+        _make_older(region)
+        yield Rig(region, proxy)
+    finally:
+        region.stop()
+        proxy.close()
     assert "in order" in region.admin("doctor"), "quotas.invariants.broken finds nothing"
 
 
