@@ -202,7 +202,7 @@ def test_nothing_is_doubled_lost_or_mischarged(rig: Rig) -> None:
     forgotten = tally.pop("forgotten")
     assert not any(tally.values()), tally
     assert {fault_of[id_] for id_ in forgotten} <= {"slurmctld restarted"}, "a controller that was killed may forget"
-    assert len(FAULTS) > ROUNDS or rig.proxy.cuts, "no cut fell into a connection: the test proved nothing"
+    assert ROUNDS < 50 or rig.proxy.cuts, "no cut fell into a connection: the test proved nothing"
 
 
 def _print(turns: Counter[str], fault_of: dict[str, str], tally: dict[str, list[str]], cuts: int) -> None:
