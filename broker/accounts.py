@@ -171,7 +171,7 @@ def _open(services: Services, row: Row[Any], settings: SiteIn) -> bool:
 def lease(services: Services, row: Row[Any], step: Literal["open", "close"]) -> bool:
     """Take an account in hand, so that no two workers ask the site for different things of it; False when one does."""
     now = utcnow()
-    free = _may_open(now) if step == "open" else _no_lease(now)
+    free = _may_open(now) if step == "open" else no_lease(now)
     with services.database.write() as session:
         taken = update(accounts).where(*same(row), free).values(lease_until=now + LEASE, lease_step=step)
         return session.execute(taken).rowcount == 1  # type: ignore[attr-defined, no-any-return]
@@ -179,10 +179,11 @@ def lease(services: Services, row: Row[Any], step: Literal["open", "close"]) -> 
 
 def _may_open(now: datetime) -> ColumnElement[bool]:
     another_try = (accounts.c.lease_step == "open") & (accounts.c.lease_until <= now + LEASE - OPEN_AGAIN)
-    return _no_lease(now) | another_try
+    return no_lease(now) | another_try
 
 
-def _no_lease(now: datetime) -> ColumnElement[bool]:
+def no_lease(now: datetime) -> ColumnElement[bool]:
+    """Return what picks the accounts that nobody has in hand."""
     return accounts.c.lease_until.is_(None) | (accounts.c.lease_until <= now)
 
 

@@ -301,8 +301,12 @@ class SlurmRest(SlurmSsh):
 
 
 def _parted(known: Sequence[Known]) -> tuple[list[Known], list[Known]]:
-    arrays = [job for job in known if job.tasks is not None or "_" in job.site_job_id]
-    return arrays, [job for job in known if job not in arrays]
+    """Part the arrays, and single tasks of them, from all other jobs."""
+    arrays: list[Known] = []
+    others: list[Known] = []
+    for job in known:
+        (others if job.tasks is None and "_" not in job.site_job_id else arrays).append(job)
+    return arrays, others
 
 
 def _both(some: Observation, others: Observation) -> Observation:
