@@ -114,7 +114,8 @@ class SlurmRest(SlurmSsh):
         records, odd = of_ids(self._queue(), ids)
         controller = self._controller()
         rows, more = queue_rows(records, controller.now)
-        rest = sorted(ids - at_work(records))
+        shared = {job.site_job_id for job in known if job.namesakes}
+        rest = sorted((ids - at_work(records)) | shared)
         accounting, silent = self._accounting(rest, records)
         warnings = [f"the accounting database did not answer: {silent}"] if silent else []
         complete = not silent and (controller.rows_not_written == 0 or not rest)

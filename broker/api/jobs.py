@@ -33,8 +33,8 @@ from broker.api.pages import Cursor, Limit, after, page
 from broker.api.refunds import refunds_out
 from broker.auth import project_role, project_roles, readable_project
 from broker.cancel import request_cancel
-from broker.dispatch import job_name
 from broker.errors import BadRequest, BrokerError, Crowded, NotAllowed, NotFound, PlacementRefused
+from broker.known import job_name
 from broker.lifecycle import ENDED, JobState
 from broker.memberships import LOG_READERS, SUBMITTERS
 from broker.models import JobEvent, JobPayload, Person, Project, Site

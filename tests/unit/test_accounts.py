@@ -13,7 +13,8 @@ from adapters.errors import Rejected, Uncertain
 from adapters.fake import FakeScheduler
 from broker import accounts as pool
 from broker.accounts import LEASE, OPEN_AGAIN, group_of
-from broker.dispatch import dispatch, job_name
+from broker.dispatch import dispatch
+from broker.known import job_name
 from broker.leaving import take_back_all
 from broker.models import Job, Project, ProjectAccount, Site
 from quotas.award_life import AwardState
