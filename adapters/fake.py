@@ -225,9 +225,9 @@ class FakeScheduler:
                     told = [j for j in told if not j.attempts[-1].state.ended]
                 else:
                     absent |= _absent(job, own)
-                    runaways |= {seen.site_name for seen in told if seen.runaway}
+                    runaways |= {seen.name for seen in told if seen.runaway}
                 if told:
-                    attempts[job.site_job_id] = tuple(self._with_elapsed(a) for j in told for a in j.attempts)
+                    attempts[job.name] = tuple(self._with_elapsed(a) for j in told for a in j.attempts)
             warnings = ("the accounting database did not answer",) if self.faults.accounting_away else ()
             return Observation(attempts, frozenset(absent), warnings, frozenset(runaways))
 
@@ -428,5 +428,5 @@ class FakeScheduler:
 def _absent(job: Known, own: Sequence[FakeJob]) -> set[str]:
     """Return what is not there: the job, or some tasks of an array."""
     if not own:
-        return {job.site_job_id}
-    return {task_name(job.site_job_id, task) for task in (job.tasks or set()) - {seen.task for seen in own}}
+        return {job.name}
+    return {task_name(job.name, task) for task in (job.tasks or set()) - {seen.task for seen in own}}

@@ -144,6 +144,8 @@ class Known:
     submitted_after: datetime
     tasks: frozenset[int] | None = None
     """Of an array: the tasks that are asked about, as far as their ends are not known yet. None: it is no array."""
+    namesakes: frozenset[str] = frozenset()
+    """Names of other jobs of ours to which the site gave the same id, as one does that lost its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +190,13 @@ class Observation:
     """What a site said of the jobs asked about; a job in neither collection could not be learnt."""
 
     attempts: Mapping[str, tuple[Attempt, ...]]
-    """By site job id, oldest attempt first; of an array task by task, of which one that is not named was not learnt."""
+    """By job name, oldest attempt first; of an array task by task, of which one that is not named was not learnt."""
     absent: frozenset[str]
-    """Site job ids that both the queue and the accounting database do not know; a task's alone as `123_7`."""
+    """Names of jobs that both the queue and the accounting database do not know; of one task alone as `idf-1_7`."""
     warnings: tuple[str, ...] = ()
     """What an operator must see: rows that could not be read, unknown states, accounting that is away."""
     runaways: frozenset[str] = frozenset()
-    """Site job ids that the queue does not know and the accounting database shows at work: their end was never told."""
+    """Names of those that the queue does not know and accounting shows at work: their end was never told."""
 
 
 @dataclass(frozen=True, slots=True)

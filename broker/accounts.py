@@ -7,7 +7,7 @@ so under the lock of the site's row, so that no job is ever sent as an account t
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from sqlalchemy import ColumnElement, Row, Select, Table, func, insert, select, true, update
@@ -28,6 +28,8 @@ PROJECTS_AT_ONCE_MAX = 100
 LEASE = timedelta(minutes=15)
 """Longer than anything that was asked of a site can be under way there: 2 minutes to begin, 4 to wipe, 5 of skew."""
 AGAIN = timedelta(seconds=15)
+OPEN_AGAIN = timedelta(seconds=30)
+"""Opening does no harm when it is done twice, so whoever died in the middle of it holds nobody up for longer."""
 
 
 def group_of(project_id: str) -> str:
@@ -151,40 +153,52 @@ def open_accounts(services: Services, site_id: str, settings: SiteIn) -> int:
         accounts.c.site_id == site_id, accounts.c.opened_at.is_(None), accounts.c.left_at.is_(None), to_send.exists()
     )
     with services.database.read() as session:
-        rows = session.execute(wanted.where(_no_lease(utcnow()))).all()
+        rows = session.execute(wanted.where(_may_open(utcnow()))).all()
     opened = 0
     for row in rows:
-        if lease(services, row):
+        if lease(services, row, "open"):
             opened += _open(services, row, settings)
     return opened
 
 
 def _open(services: Services, row: Row[Any], settings: SiteIn) -> bool:
+    """Ask the site. While an earlier try may still be under way its lease stays: nothing is closed before its end."""
+    tried_before = row.lease_until is not None and row.lease_until > utcnow()
     try:
         services.upkeeps.at(row.site_id, settings).open_account(row.account, group_of(row.project_id))
     except SiteError as error:
-        note_trouble(services, row, error, settings.name, "open")
+        note_trouble(services, row, error, settings.name, "open", keep_lease=tried_before)
         return False
-    note(services, row, opened_at=utcnow(), trouble=None, lease_until=None)
+    rest = {} if tried_before else {"lease_until": None, "lease_step": None}
+    note(services, row, opened_at=utcnow(), trouble=None, **rest)
     return True
 
 
-def lease(services: Services, row: Row[Any]) -> bool:
+def lease(services: Services, row: Row[Any], step: Literal["open", "close"]) -> bool:
     """Take an account in hand, so that no two workers ask the site for different things of it; False when one does."""
     now = utcnow()
+    free = _may_open(now) if step == "open" else no_lease(now)
     with services.database.write() as session:
-        taken = update(accounts).where(*same(row), _no_lease(now)).values(lease_until=now + LEASE)
+        taken = update(accounts).where(*same(row), free).values(lease_until=now + LEASE, lease_step=step)
         return session.execute(taken).rowcount == 1  # type: ignore[attr-defined, no-any-return]
 
 
-def _no_lease(now: datetime) -> ColumnElement[bool]:
+def _may_open(now: datetime) -> ColumnElement[bool]:
+    another_try = (accounts.c.lease_step == "open") & (accounts.c.lease_until <= now + LEASE - OPEN_AGAIN)
+    return no_lease(now) | another_try
+
+
+def no_lease(now: datetime) -> ColumnElement[bool]:
+    """Return what picks the accounts that nobody has in hand."""
     return accounts.c.lease_until.is_(None) | (accounts.c.lease_until <= now)
 
 
-def note_trouble(services: Services, row: Row[Any], error: SiteError, site_name: str, step: str) -> None:
+def note_trouble(
+    services: Services, row: Row[Any], error: SiteError, site_name: str, step: str, *, keep_lease: bool = False
+) -> None:
     """Keep why a site did not do it. What may still be under way there keeps its lease."""
     log.warning("account-trouble", site=site_name, account=row.account, step=step, code=error.code, reason=error.reason)
-    again = {} if isinstance(error, Uncertain) else {"lease_until": utcnow() + AGAIN}
+    again = {} if keep_lease or isinstance(error, Uncertain) else {"lease_until": utcnow() + AGAIN, "lease_step": None}
     note(services, row, trouble=error.reason[:1000], **again)
 
 

@@ -8,7 +8,8 @@ from sqlalchemy import Row, select
 from sqlmodel import Session
 
 from adapters.port import Absent, Accepted, Rejected, Sent
-from broker.dispatch import Desk, held_again, job_name, queued
+from broker.dispatch import Desk, held_again, queued
+from broker.known import job_name
 from broker.lifecycle import JobState
 from broker.moves import apply_moves, change_jobs, jobs
 from broker.settlement import end_unsent

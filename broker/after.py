@@ -13,6 +13,7 @@ from sqlmodel import Session
 
 from adapters.port import After, AfterKind
 from broker.errors import BadRequest, NotFound
+from broker.known import has_its_id
 from broker.lifecycle import ENDED, JobState
 from broker.models import JobAfter
 from broker.moves import jobs
@@ -75,7 +76,7 @@ def is_due(job: Table, *, waits_there: bool) -> ColumnElement[bool]:
     One that never may run is due as well: it is to be ended.
     """
     mine = and_(_links.c.job_id == job.c.id, _others.c.id == _links.c.other_id)
-    known_there = and_(_others.c.site_id == job.c.site_id, _others.c.site_job_id.is_not(None))
+    known_there = and_(_others.c.site_id == job.c.site_id, _others.c.site_job_id.is_not(None), has_its_id(_others))
     waits = exists().where(mine, _others.c.state.not_in(_ENDED), *([~known_there] if waits_there else []))
     never = exists().where(
         mine,

@@ -17,6 +17,7 @@ from accounting.errors import Unmeterable
 from accounting.meter import EndedAttempt, Owner
 from adapters.arrays import task_name
 from adapters.port import Attempt, AttemptState, Observation
+from broker.known import job_name
 from broker.lifecycle import JobState
 from broker.moves import Move, apply_moves, change_jobs
 from broker.observed import (
@@ -67,11 +68,11 @@ class ArrayChanges:
 
 def array_changes(row: Row[Any], known: TaskRows, observation: Observation, terms: Terms) -> ArrayChanges:
     """Compare an array's tasks with what was seen of them; nothing is concluded from silence. Pure."""
-    attempts = _by_task(observation.attempts.get(row.site_job_id, ()))
-    gone = row.site_job_id in observation.absent
+    attempts = _by_task(observation.attempts.get(job_name(row.id), ()))
+    gone = job_name(row.id) in observation.absent
     changes = ArrayChanges(row)
     for task in sorted(open_tasks(row, known)):
-        seen, of_task, name = known.get(task), attempts.get(task, []), task_name(row.site_job_id, task)
+        seen, of_task, name = known.get(task), attempts.get(task, []), task_name(job_name(row.id), task)
         change = None
         try:
             if gone or name in observation.absent or name in observation.runaways:

@@ -10,7 +10,8 @@ from sqlmodel import Session
 from adapters.arrays import task_name
 from adapters.port import Accepted, Known
 from broker.arrays import ArrayChanges, TaskChange, apply_array
-from broker.dispatch import Desk, job_name, known
+from broker.dispatch import Desk
+from broker.known import has_its_id, job_name, known
 from broker.lifecycle import ENDED, JobState
 from broker.moves import change_jobs, event_row, events, jobs
 from broker.settlement import end_unsent
@@ -68,7 +69,7 @@ def send_cancels(desk: Desk) -> int:
             select(jobs.c.id, jobs.c.account, jobs.c.site_job_id, jobs.c.sent_at, jobs.c.array_words)
             .where(jobs.c.site_id == desk.site_id, jobs.c.settled_at.is_(None), jobs.c.site_job_id.is_not(None))
             .where(jobs.c.cancel_requested_at.is_not(None))
-            .where(jobs.c.state.in_(_AT_SITE))
+            .where(jobs.c.state.in_(_AT_SITE), has_its_id(jobs))
             .where(jobs.c.cancel_sent_at.is_(None) | (jobs.c.cancel_sent_at < now - ASK_AGAIN))
         )
         rows = session.execute(wanted).all()
@@ -93,7 +94,7 @@ def _tasks_to_cancel(session: Session, site_id: str, now: datetime) -> Sequence[
         .join(jobs, jobs.c.id == job_tasks.c.job_id)
         .where(job_tasks.c.cancel_requested_at.is_not(None), job_tasks.c.settled_at.is_(None))
         .where(jobs.c.site_id == site_id, jobs.c.settled_at.is_(None), jobs.c.site_job_id.is_not(None))
-        .where(jobs.c.cancel_requested_at.is_(None), jobs.c.state.in_(_AT_SITE))
+        .where(jobs.c.cancel_requested_at.is_(None), jobs.c.state.in_(_AT_SITE), has_its_id(jobs))
         .where(job_tasks.c.cancel_sent_at.is_(None) | (job_tasks.c.cancel_sent_at < now - ASK_AGAIN))
     )
     return session.execute(wanted.order_by(job_tasks.c.cancel_requested_at).limit(TASKS_AT_ONCE_MAX)).all()

@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import Row, Table, select
 from sqlmodel import Session
 
-from adapters.port import Accepted, After, Answer, JobSpec, Known, Rejected, Scheduler, SiteError, Unreachable
+from adapters.port import Accepted, After, Answer, JobSpec, Rejected, Scheduler, SiteError, Unreachable
 from broker.accounts import give_accounts, lock_site, open_accounts, still_theirs
 from broker.after import is_due, never_runs, others_of, still_to_come
 from broker.bootstrap import Services
+from broker.known import job_name
 from broker.lifecycle import JobState
 from broker.models import JobPayload
 from broker.moves import Move, apply_moves, change_jobs, jobs
@@ -24,7 +25,7 @@ from broker.proofs import still_proven
 from broker.queues import within_ceilings
 from broker.schemas import SiteIn
 from broker.settlement import end_unsent
-from broker.tasks import TaskRows, rows_of_tasks, tasks_of, words_left
+from broker.tasks import TaskRows, rows_of_tasks, words_left
 from quotas.models import Award
 from storage.tables import new_id, utcnow
 
@@ -53,17 +54,6 @@ class Batch:
     jobs: Sequence[Row[Any]]
     after: Mapping[str, tuple[After, ...]] = field(default_factory=dict)
     """By job id: what the site's scheduler has to wait for."""
-
-
-def job_name(job_id: str) -> str:
-    """Return the opaque, deterministic and unique name that a site knows a job by."""
-    return f"idf-{job_id}"
-
-
-def known(row: Any) -> Known:
-    """Return a job as its site knows it; an array with all of its tasks."""
-    tasks = None if row.array_words is None else frozenset(tasks_of(row))
-    return Known(job_name(row.id), row.account, row.site_job_id, row.sent_at, tasks)
 
 
 def dispatch(desk: Desk) -> int:

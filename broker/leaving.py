@@ -11,7 +11,7 @@ from sqlalchemy import Row, Table, delete, or_, select, update
 from sqlmodel import col
 
 from adapters.errors import SiteError
-from broker.accounts import accounts, lease, lock_site, note, note_trouble, same
+from broker.accounts import accounts, lease, lock_site, no_lease, note, note_trouble, same
 from broker.bootstrap import Services
 from broker.models import Site
 from broker.moves import jobs
@@ -41,7 +41,7 @@ def _take_back(services: Services, site_id: str, settings: SiteIn) -> int:
     mark_left(services, site_id, utcnow())
     freed = 0
     for row in _to_close(services, site_id, utcnow()):
-        if lease(services, row):
+        if lease(services, row, "close"):
             freed += _clear(services, row, settings)
     if freed:
         services.bell.ring()
@@ -56,7 +56,7 @@ def mark_left(services: Services, site_id: str, now: datetime) -> int:
         left = (
             update(accounts)
             .where(accounts.c.site_id == site_id, accounts.c.left_at.is_(None), ~needed)
-            .where(accounts.c.lease_until.is_(None) | (accounts.c.lease_until <= now))
+            .where(no_lease(now))
             .values(left_at=now)
         )
         return int(session.execute(left).rowcount)  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def _to_close(services: Services, site_id: str, now: datetime) -> list[Row[Any]]
     wanted = (
         select(*accounts.c)
         .where(accounts.c.site_id == site_id, or_(accounts.c.left_at.is_not(None), idle))
-        .where(accounts.c.lease_until.is_(None) | (accounts.c.lease_until <= now))
+        .where(no_lease(now))
         .order_by(accounts.c.left_at, accounts.c.account)
         .limit(AT_ONCE_MAX)
     )

@@ -10,7 +10,8 @@ import structlog
 from sqlalchemy import select
 
 from adapters.port import Accepted, Keeper, Known
-from broker.dispatch import Desk, job_name
+from broker.dispatch import Desk
+from broker.known import job_name
 from broker.moves import jobs
 
 AT_ONCE_MAX = 500

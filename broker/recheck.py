@@ -21,7 +21,8 @@ from accounting.tariffs import Rates
 from adapters.errors import SiteError
 from adapters.port import Attempt
 from broker.bootstrap import Services
-from broker.dispatch import Desk, known
+from broker.dispatch import Desk
+from broker.known import job_name, known
 from broker.lifecycle import JobState
 from broker.models import Site
 from broker.moves import change_jobs, event_row, events, jobs
@@ -113,7 +114,7 @@ def _changed(desk: Desk, rows: Sequence[Row[Any]], observed: Mapping[str, tuple[
         for row in rows:
             owner = owner_of(row, rules[row.charging_rule_id])
             try:
-                ended = tuple(ended_attempt(a, owner) for a in observed.get(row.site_job_id, ()) if a.state.ended)
+                ended = tuple(ended_attempt(a, owner) for a in observed.get(job_name(row.id), ()) if a.state.ended)
                 differs = differing(session, owner, ended, records.get(row.id, {}), utcnow())
             except Unmeterable as error:
                 log.warning("recheck-unmeterable", site=desk.settings.name, job=row.id, reason=str(error))

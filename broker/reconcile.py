@@ -16,9 +16,10 @@ from sqlmodel import Session
 from accounting.errors import Unmeterable
 from accounting.meter import EndedAttempt, Owner
 from adapters.arrays import task_name
-from adapters.port import Attempt, AttemptState, Known, Observation
+from adapters.port import Attempt, AttemptState, Observation
 from broker.arrays import TASKS_APPLY_MAX, apply_array, array_changes
-from broker.dispatch import Desk, job_name
+from broker.dispatch import Desk
+from broker.known import job_name, known, namesakes_at
 from broker.lifecycle import ENDED, JobState
 from broker.moves import Move, apply_moves, change_jobs, jobs
 from broker.observed import (
@@ -36,7 +37,7 @@ from broker.observed import (
     where_text,
 )
 from broker.settlement import charge, owner_of, settle_jobs
-from broker.tasks import TaskRows, open_tasks, rows_of_tasks
+from broker.tasks import open_tasks, rows_of_tasks
 from broker.top_ups import top_up_job
 from quotas.charging import rules_by_id
 from storage.tables import utcnow
@@ -87,9 +88,13 @@ def reconcile(desk: Desk) -> int:
         rows = session.execute(wanted).all()
         terms = _terms(session, desk, rows)
         tasks = rows_of_tasks(session, [row.id for row in rows if row.array_words is not None])
+        namesakes = namesakes_at(session, desk.site_id)
     if not rows:
         return 0
-    observation = desk.scheduler.observe([_known(row, tasks) for row in rows])
+    asked = {row.id: open_tasks(row, tasks[row.id]) for row in rows if row.id in tasks}
+    observation = desk.scheduler.observe(
+        [known(row, asked.get(row.id), namesakes.get(row.id, frozenset())) for row in rows]
+    )
     for warning in observation.warnings:
         log.warning("site-warning", site=desk.settings.name, warning=warning)
     changed = [row.id for row in rows if row.id not in tasks and changes_of(row, observation, terms)]
@@ -100,11 +105,6 @@ def reconcile(desk: Desk) -> int:
         while _apply_array(desk, job_id, observation):
             pass  # more of its tasks may have changed than one write holds
     return len(changed) + len(arrays)
-
-
-def _known(row: Row[Any], tasks: Mapping[str, TaskRows]) -> Known:
-    asked = open_tasks(row, tasks[row.id]) if row.id in tasks else None
-    return Known(job_name(row.id), row.account, row.site_job_id, row.sent_at, asked)
 
 
 def _apply(desk: Desk, ids: Sequence[str], observation: Observation) -> None:
@@ -177,15 +177,15 @@ def _terms(session: Session, desk: Desk, rows: Sequence[Row[Any]]) -> Terms:
 def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes:
     """Compare a job's row with what was seen of it. Pure."""
     changes = Changes(row)
-    attempts = observation.attempts.get(row.site_job_id, ())
-    if row.site_job_id in observation.absent:
+    attempts = observation.attempts.get(job_name(row.id), ())
+    if job_name(row.id) in observation.absent:
         if _is_given_up(changes, terms):
             _lose(changes, NOBODY_KNOWS)
         return changes
     if not attempts:
         return changes  # the site could not say: nothing is concluded from silence
     try:
-        if row.site_job_id in observation.runaways:
+        if job_name(row.id) in observation.runaways:
             return _run_away(changes, attempts, terms)
         return _shown(changes, attempts, terms)
     except Unmeterable as error:

@@ -9,7 +9,7 @@ from sqlmodel import col, select
 from world import World
 
 from adapters.fake import FakeScheduler
-from broker.dispatch import job_name
+from broker.known import job_name
 from quotas.models import Transfer
 
 TARIFF = {"site": "teratec", "gpu_class": "a100-80", "micro_euros_per_gpu_hour": 2_350_000, "valid_from": "2026-01-01"}

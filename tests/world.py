@@ -21,7 +21,8 @@ from broker.app import create_app
 from broker.auth import new_token
 from broker.bootstrap import Services, bootstrap
 from broker.cancel import send_cancels
-from broker.dispatch import Desk, dispatch, job_name
+from broker.dispatch import Desk, dispatch
+from broker.known import job_name
 from broker.logs import configure_log
 from broker.memberships import memberships
 from broker.models import Person, Site

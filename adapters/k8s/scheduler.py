@@ -119,7 +119,7 @@ class K8sPool:
             if isinstance(told, tuple):
                 absent |= self._keep(attempts, job, *told)
             elif isinstance(told, Absent):
-                absent.add(job.site_job_id)
+                absent.add(job.name)
         return Observation(attempts, frozenset(absent), watch.odd())
 
     def cancel(self, known: Sequence[Known]) -> Mapping[str, Answer]:
@@ -377,19 +377,19 @@ class K8sPool:
     def _keep(
         self, attempts: dict[str, tuple[Attempt, ...]], job: Known, seen: SeenJob | None, pods: Sequence[SeenPod]
     ) -> set[str]:
-        """Add what is told of a job, do for it what Kubernetes would not, and return the ids of tasks it never had."""
+        """Add what is told of a job, do for it what Kubernetes would not; return the names of tasks it never had."""
         now, never = utcnow(), frozenset[int]()
         if seen is not None and seen.tasks:
             told, never = attempts_of_tasks(seen, pods, job.tasks, self._settings.cluster, now)
         else:
             told = attempts_of(seen, pods, self._settings.cluster, now)
         if told:
-            attempts[job.site_job_id] = told
+            attempts[job.name] = told
         if seen is not None and not seen.finished and seen.cancelled_at is not None and not seen.suspended:
             self._cancel(job, seen.reason)  # the pool's queue let it go once more
         elif seen is not None and not seen.finished and seen.cancelled_at is None:
             self._attend(job, seen, pods, waits=all(attempt.state is AttemptState.QUEUED for attempt in told))
-        return {task_name(job.site_job_id, task) for task in never}
+        return {task_name(job.name, task) for task in never}
 
     def _attend(self, job: Known, seen: SeenJob, pods: Sequence[SeenPod], *, waits: bool) -> None:
         """Kubernetes knows no latest start, no earliest, no order of jobs, and cannot end one index alone.

@@ -28,8 +28,8 @@ class Observe:
 
     def __init__(self, known: Sequence[Known], cluster: str) -> None:
         self._known, self._cluster = known, cluster
-        tasks = {job.site_job_id: len(job.tasks) for job in known if job.tasks is not None}
-        self.request: Json = {"do": "observe", "ids": [job.site_job_id for job in known], "tasks": tasks}
+        ids = list(dict.fromkeys(job.site_job_id for job in known))
+        self.request: Json = {"do": "observe", "ids": ids, "tasks": _runs_told(known)}
         self._warnings: list[str] = []
 
     def read(self, reply: Reply) -> Observation:
@@ -63,11 +63,11 @@ class Observe:
         absent: set[str] = set()
         runaways: set[str] = set()
         for job in self._known:
-            rows = queue.get(job.site_job_id, ()), accounting.get(job.site_job_id, ())
+            rows = _not_of_namesakes(job, queue), _not_of_namesakes(job, accounting)
             is_array = job.tasks is not None or any(row.task is not None for row in chain(*rows))
             seen = self._tasks(job, *rows) if is_array else self._one(job, *rows)
             if seen:
-                attempts[job.site_job_id] = seen
+                attempts[job.name] = seen
             if complete:
                 absent |= _absent(job, *rows)
                 runaways |= _runaways(job, rows[0], seen)
@@ -119,7 +119,7 @@ class Observe:
         return attempts
 
     def _is_ours(self, job: Known, row: Row) -> bool:
-        """An id can be used again, after years; another's job under it is neither ours nor a proof of absence."""
+        """A stranger's job under the id, which may be used again, is neither ours nor a proof of absence."""
         floor = job.submitted_after.timestamp() - CLOCK_SKEW_S
         if row.submitted_at is not None and row.submitted_at.timestamp() < floor:
             return False
@@ -142,6 +142,23 @@ class Observe:
         return tuple(sorted(attempts.values(), key=lambda attempt: attempt.submitted_at))
 
 
+def _runs_told(known: Iterable[Known]) -> Mapping[str, int]:
+    """Return how many first runs the queue must show under an id before accounting need not be asked, where not one.
+
+    An id that several jobs share is always asked about: the queue may show one while accounting has another's end.
+    """
+    runs: dict[str, int] = defaultdict(int)
+    for job in known:
+        runs[job.site_job_id] += (1 if job.tasks is None else len(job.tasks)) + len(job.namesakes)
+    arrays = {job.site_job_id for job in known if job.tasks is not None}
+    return {job: count for job, count in runs.items() if count > 1 or job in arrays}
+
+
+def _not_of_namesakes(job: Known, by_job: Mapping[str, Sequence[Row]]) -> Sequence[Row]:
+    rows = by_job.get(job.site_job_id, ())
+    return [row for row in rows if row.name not in job.namesakes] if job.namesakes else rows
+
+
 def _own(rows: list[Row]) -> list[Row]:
     """Return a task's own rows; one that it shares with others only where there is none.
 
@@ -153,11 +170,11 @@ def _own(rows: list[Row]) -> list[Row]:
 def _absent(job: Known, queue: Sequence[Row], accounting: Sequence[Row]) -> set[str]:
     """Return what neither source knows, given that both told everything: the job, or some tasks of an array."""
     if not queue and not accounting:
-        return {job.site_job_id}
+        return {job.name}
     if job.tasks is None:
         return set()
     known = {row.task for row in chain(queue, accounting)}
-    return {task_name(job.site_job_id, task) for task in job.tasks if task not in known}
+    return {task_name(job.name, task) for task in job.tasks if task not in known}
 
 
 def _runaways(job: Known, queue: Sequence[Row], seen: Sequence[Attempt]) -> set[str]:
@@ -165,7 +182,7 @@ def _runaways(job: Known, queue: Sequence[Row], seen: Sequence[Attempt]) -> set[
     in_queue = {row.task for row in queue}
     newest = {attempt.task: attempt for attempt in seen}
     at_work = (task for task, attempt in newest.items() if attempt.state in _AT_WORK)
-    return {task_name(job.site_job_id, task) for task in at_work if task not in in_queue}
+    return {task_name(job.name, task) for task in at_work if task not in in_queue}
 
 
 def _is_half_told(row: Row) -> bool:

@@ -114,7 +114,8 @@ class SlurmRest(SlurmSsh):
         records, odd = of_ids(self._queue(), ids)
         controller = self._controller()
         rows, more = queue_rows(records, controller.now)
-        rest = sorted(ids - at_work(records))
+        shared = {job.site_job_id for job in known if job.namesakes}
+        rest = sorted((ids - at_work(records)) | shared)
         accounting, silent = self._accounting(rest, records)
         warnings = [f"the accounting database did not answer: {silent}"] if silent else []
         complete = not silent and (controller.rows_not_written == 0 or not rest)
@@ -301,8 +302,12 @@ class SlurmRest(SlurmSsh):
 
 
 def _parted(known: Sequence[Known]) -> tuple[list[Known], list[Known]]:
-    arrays = [job for job in known if job.tasks is not None or "_" in job.site_job_id]
-    return arrays, [job for job in known if job not in arrays]
+    """Part the arrays, and single tasks of them, from all other jobs."""
+    arrays: list[Known] = []
+    others: list[Known] = []
+    for job in known:
+        (others if job.tasks is None and "_" not in job.site_job_id else arrays).append(job)
+    return arrays, others
 
 
 def _both(some: Observation, others: Observation) -> Observation:

@@ -1,7 +1,6 @@
 """Jobs: submit, plan, list, show, log, cancel."""
 
 import time
-from contextlib import suppress
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -35,8 +34,8 @@ from broker.api.refunds import refunds_out
 from broker.auth import project_role, project_roles, readable_project
 from broker.cancel import request_cancel
 from broker.choice import best, table
-from broker.dispatch import job_name
-from broker.errors import BadRequest, Crowded, NotAllowed, NotFound, PlacementRefused
+from broker.errors import BadRequest, BrokerError, Crowded, NotAllowed, NotFound, PlacementRefused
+from broker.known import job_name
 from broker.lifecycle import ENDED, JobState
 from broker.memberships import LOG_READERS, SUBMITTERS
 from broker.models import JobEvent, JobPayload, Person, Project, Site
@@ -75,18 +74,38 @@ _log_threads = CapacityLimiter(64)
 """Apart from the other routes' threads, so that people who watch logs never keep anybody from submitting."""
 
 
+class Outrun(Exception):
+    """What the plan found was taken by others meanwhile: another award or contract may still do."""
+
+    def __init__(self, refusal: QuotaError) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
 @router.post("/jobs", status_code=201, response_model=JobOut, openapi_extra=allow("engineer"))
 def submit(body: JobIn, at: At) -> Response:
     """Submit a job: its hold is committed before you get the answer, and nothing runs without it."""
     question = at.question(body)
     require_snapshot(at.services.settings, body.snapshot)
+    last: BrokerError | QuotaError = Crowded(
+        "others took the site's free accounts at the same moment; nothing was held", "submit it again"
+    )
     for _ in range(PLACEMENT_TRIES_MAX):
-        with suppress(RowClash):  # the same request at this very moment, or the same free account
+        try:
             return _submit_once(at, body, question)
-    raise Crowded("others took the site's free accounts at the same moment; nothing was held", "submit it again")
+        except RowClash:  # the same request at this very moment, or the same free account
+            continue
+        except Outrun as outrun:
+            last = outrun.refusal
+    raise last
 
 
 def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
+    """Plan and hold.
+
+    Raises:
+        RowClash, Outrun: others were faster; planned again, it may go through another way.
+    """
     with at.services.database.rows() as connection:
         known = is_kept(connection, question)
         plans = () if known else _weigh(connection, at, body).or_refuse()
@@ -100,7 +119,10 @@ def _submit_once(at: Edge, body: JobIn, question: Question) -> Response:
         content = answer.model_dump_json()
         return kept_answers, question.record(201, content, answer.id)
 
-    hold(at.services, at.caller, decided, record)
+    try:
+        hold(at.services, at.caller, decided, record)
+    except QuotaError as refusal:
+        raise Outrun(refusal) from refusal
     return json_response(content, 201)
 
 

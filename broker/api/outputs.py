@@ -11,8 +11,8 @@ from broker.accounts import owns
 from broker.api.edge import At, Edge, GuardedRoute, allow
 from broker.api.jobs import job_of, task_row
 from broker.api.pages import Limit
-from broker.dispatch import job_name
 from broker.errors import NotFound
+from broker.known import job_name
 from broker.memberships import LOG_READERS
 from broker.models import Site
 from broker.schemas import OutputOut, OutputsOut, SiteIn

@@ -7,7 +7,7 @@ from adapters.port import Teller
 from broker.accounts import owns
 from broker.api.edge import At, GuardedRoute, allow
 from broker.api.jobs import job_of
-from broker.dispatch import job_name
+from broker.known import job_name
 from broker.memberships import LOG_READERS
 from broker.models import Site
 from broker.schemas import SiteEventOut, SiteEventsOut, SiteIn

@@ -22,6 +22,7 @@ _STATES = ", ".join(f"'{state}'" for state in JobState)
 _ENDED = ", ".join(f"'{state}'" for state in sorted(ENDED))
 
 _UNSETTLED = text("settled_at IS NULL")
+_SENT = text("site_job_id IS NOT NULL")
 _TO_CANCEL = text("cancel_requested_at IS NOT NULL AND settled_at IS NULL")
 
 
@@ -45,6 +46,7 @@ class Job(SQLModel, table=True):
         Index("ix_job_site_id_state", "site_id", "state"),
         Index("ix_job_unsettled", "site_id", "id", sqlite_where=_UNSETTLED, postgresql_where=_UNSETTLED),
         Index("ix_job_project_id_id", "project_id", "id"),
+        Index("ix_job_site_job_id", "site_id", "site_job_id", sqlite_where=_SENT, postgresql_where=_SENT),
     )
 
     id: str = Field(primary_key=True, max_length=32)

@@ -56,7 +56,9 @@ class ProjectAccount(SQLModel, table=True):
     opened_at: datetime | None = moment(nullable=True)
     left_at: datetime | None = moment(nullable=True)
     lease_until: datetime | None = moment(nullable=True)
-    """Until then a worker closes and wipes it, or what it asked for may still be under way at the site."""
+    """Until then a worker has it in hand, or what it asked for may still be under way at the site."""
+    lease_step: str | None = Field(default=None, max_length=8)
+    """What for: `open`, or `close` with the wipe that may follow."""
     trouble: str | None = Field(default=None, max_length=1000)
     """Why it could not be opened, closed or wiped the last time."""
     gpu_minutes_max: int | None = Field(default=None, sa_column=Column(BIG, nullable=True))

@@ -21,10 +21,12 @@ def region(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory
     if not slurm_cluster.slurmrestd:
         pytest.skip(f"this cluster has no slurmrestd: {slurm_cluster.slurmrestd_reason}")
     made = Region.make(tmp_path_factory.mktemp("rest"), slurm_cluster, transport="rest")
-    made.start()
-    made.enrol()
-    yield made
-    made.stop()
+    try:
+        made.start()
+        made.enrol()
+        yield made
+    finally:
+        made.stop()
     assert "in order" in made.admin("doctor")
     assert "step-fault" not in (made.folder / "broker.log").read_text()
 

@@ -5,7 +5,6 @@ closed. The bare loop is timed from within, its start and its import left out.
 """
 
 import json
-import time
 from dataclasses import replace
 from itertools import count
 
@@ -18,7 +17,6 @@ from adapters.port import JobSpec
 from adapters.slurm.pyslurm_child import described
 from adapters.slurm.pyslurm_site import SlurmPyslurm
 from adapters.slurm.wrapper import batch_script, sbatch_flags
-from broker.dispatch import dispatch
 from storage.tables import utcnow
 
 JOBS = 500
@@ -46,18 +44,7 @@ def measure() -> list[Figure]:
 
 
 def ours(site: BenchSite, scheduler: SlurmPyslurm) -> float:
-    site.hold_jobs(JOBS)
-    desk = replace(site.desk(), scheduler=scheduler)
-    began = time.perf_counter()
-    sent = 0
-    while sent < JOBS:
-        sent += dispatch(desk)
-    rate = JOBS / (time.perf_counter() - began)
-    queued = len(site.cluster.run(["squeue", "--noheader"]).stdout.splitlines())
-    if queued != JOBS:
-        raise RuntimeError(f"{queued} jobs are queued where {JOBS} were sent")
-    site.empty_queue()
-    return rate
+    return site.dispatch_rate(replace(site.desk(), scheduler=scheduler), JOBS)
 
 
 def bare(site: BenchSite) -> float:

@@ -17,7 +17,6 @@ from site_of_bench import SCRIPT, BenchSite, bench_site
 from adapters.port import JobSpec
 from adapters.slurm.rest_client import RestSettings
 from adapters.slurm.rest_jobs import job_asked, job_body
-from broker.dispatch import dispatch
 from storage.tables import utcnow
 
 JOBS = 500
@@ -35,18 +34,7 @@ def measure() -> list[Figure]:
 
 
 def ours(site: BenchSite) -> float:
-    site.hold_jobs(JOBS)
-    desk = site.desk()
-    began = time.perf_counter()
-    sent = 0
-    while sent < JOBS:
-        sent += dispatch(desk)
-    rate = JOBS / (time.perf_counter() - began)
-    queued = len(site.cluster.run(["squeue", "--noheader"]).stdout.splitlines())
-    if queued != JOBS:
-        raise RuntimeError(f"{queued} jobs are queued where {JOBS} were sent")
-    site.empty_queue()
-    return rate
+    return site.dispatch_rate(site.desk(), JOBS)
 
 
 def raw(site: BenchSite) -> float:

@@ -14,10 +14,11 @@ from clusters.slurm.cluster import SlurmCluster
 from sqlalchemy import Table
 from sqlmodel import col, select
 
+from broker.accounts import open_accounts
 from broker.api.edge import Question, kept_answers
 from broker.auth import Caller
 from broker.bootstrap import Services, bootstrap
-from broker.dispatch import Desk
+from broker.dispatch import Desk, dispatch
 from broker.models import Person, Site
 from broker.schemas import JobIn, SiteIn
 from broker.settings import Settings
@@ -56,6 +57,20 @@ class BenchSite:
     def close_queue(self) -> None:
         """Let jobs wait: a bench of submissions must not measure jobs that run."""
         self.cluster.run(["scontrol", "update", "PartitionName=gpu", "State=DOWN"]).check_returncode()
+
+    def dispatch_rate(self, desk: Desk, count: int) -> float:
+        """Send so many held jobs into the closed queue, and empty it; return the jobs per second until all are sent."""
+        self.hold_jobs(count)
+        open_accounts(desk.services, desk.site_id, desk.settings)  # once in the life of a project
+        began, sent = time.perf_counter(), 0
+        while sent < count:
+            sent += dispatch(desk)
+        rate = count / (time.perf_counter() - began)
+        queued = len(self.cluster.run(["squeue", "--noheader"]).stdout.splitlines())
+        if queued != count:
+            raise RuntimeError(f"{queued} jobs are queued where {count} were sent")
+        self.empty_queue()
+        return rate
 
     def empty_queue(self) -> None:
         """Cancel all jobs and wait until controller and accounting are at rest, so that each side begins alike."""

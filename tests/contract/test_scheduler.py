@@ -135,7 +135,7 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
 
 
 def attempts_of(scheduler: Scheduler, job: Known, task: int | None = None) -> list[Attempt]:
-    return [one for one in scheduler.observe([job]).attempts.get(job.site_job_id, ()) if one.task == task]
+    return [one for one in scheduler.observe([job]).attempts.get(job.name, ()) if one.task == task]
 
 
 def newest(scheduler: Scheduler, job: Known, task: int | None = None) -> Attempt:
@@ -168,14 +168,14 @@ def asked(ground: Ground, name: str, batch: str) -> Sent:
 def test_a_job_is_seen_from_its_queue_to_its_end(ground: Ground) -> None:
     job = send(ground, spec(ground.account, "sleep 2\n"))
     first = ground.scheduler.observe([job])
-    assert first.attempts[job.site_job_id][0].state in (AttemptState.QUEUED, AttemptState.RUNNING)
+    assert first.attempts[job.name][0].state in (AttemptState.QUEUED, AttemptState.RUNNING)
     last = ground.ended(job)
     assert last.state is AttemptState.SUCCEEDED
     assert last.gpus == 1
     assert last.started_at is not None
     assert last.ended_at is not None
     assert last.elapsed_s == int((last.ended_at - last.started_at).total_seconds()) > 0
-    assert last.source_key == first.attempts[job.site_job_id][0].source_key
+    assert last.source_key == first.attempts[job.name][0].source_key
 
 
 def test_a_failure_keeps_its_exit_code(ground: Ground) -> None:
@@ -238,7 +238,7 @@ def test_adoption_finds_what_was_accepted(ground: Ground) -> None:
 
 def test_an_id_that_was_never_given_is_absent(ground: Ground) -> None:
     nobody = Known("idf-nobody", ground.account, "99999999", ground.now())
-    wait_for(lambda: ground.scheduler.observe([nobody]).absent == {"99999999"})
+    wait_for(lambda: ground.scheduler.observe([nobody]).absent == {"idf-nobody"})
     assert not ground.scheduler.observe([nobody]).attempts
 
 
@@ -273,7 +273,7 @@ def asked_about(job: Known, *tasks: int) -> Known:
 def test_each_task_of_an_array_is_seen_by_itself(ground: Ground) -> None:
     script = 'sleep 2; [ "$SLURM_ARRAY_TASK_ID" != 4 ] || exit 3\n'
     job = asked_about(send(ground, spec(ground.account, script, array="1,4-6:2")), 1, 4, 6)
-    first = ground.scheduler.observe([job]).attempts[job.site_job_id]
+    first = ground.scheduler.observe([job]).attempts[job.name]
     assert [attempt.task for attempt in first] == [1, 4, 6]
     assert {attempt.site_job_id for attempt in first} == {job.site_job_id}
     assert len({attempt.source_key for attempt in first}) == 3
@@ -289,8 +289,8 @@ def test_each_task_of_an_array_is_seen_by_itself(ground: Ground) -> None:
 
 def test_only_the_tasks_asked_about_are_told_and_one_that_never_was_is_absent(ground: Ground) -> None:
     job = asked_about(send(ground, spec(ground.account, "sleep 2\n", array="0-2")), 1, 99)
-    wait_for(lambda: ground.scheduler.observe([job]).absent == {f"{job.site_job_id}_99"})
-    assert {attempt.task for attempt in ground.scheduler.observe([job]).attempts[job.site_job_id]} == {1}
+    wait_for(lambda: ground.scheduler.observe([job]).absent == {f"{job.name}_99"})
+    assert {attempt.task for attempt in ground.scheduler.observe([job]).attempts[job.name]} == {1}
 
 
 def test_no_more_tasks_run_than_an_array_lets(ground: Ground) -> None:
@@ -310,8 +310,8 @@ def test_one_task_is_cancelled_and_the_others_go_on(ground: Ground) -> None:
         assert isinstance(ground.scheduler.cancel([named])[named.name], Accepted)
     assert ground.ended(job, task=0).state is AttemptState.CANCELLED
     seen = ground.scheduler.observe([job])
-    left = [attempt.state for attempt in seen.attempts[job.site_job_id] if attempt.task == 3]
-    assert left == [AttemptState.CANCELLED] or f"{job.site_job_id}_3" in seen.absent, "it waited: no record need be"
+    left = [attempt.state for attempt in seen.attempts[job.name] if attempt.task == 3]
+    assert left == [AttemptState.CANCELLED] or f"{job.name}_3" in seen.absent, "it waited: no record need be"
     assert newest(ground.scheduler, job, 1).state is AttemptState.RUNNING
     ground.scheduler.cancel([job])
     assert ground.ended(job, task=1).state is AttemptState.CANCELLED
@@ -374,7 +374,7 @@ def test_it_says_what_it_is(ground: Ground) -> None:
 def test_a_job_after_another_waits_and_runs(ground: Ground) -> None:
     first = send(ground, spec(ground.account, "sleep 3\n"))
     second = send(ground, spec(ground.account, "sleep 2\n", after=(After(AfterKind.OK, first.site_job_id),)))
-    seen = ground.scheduler.observe([second]).attempts[second.site_job_id][-1]
+    seen = ground.scheduler.observe([second]).attempts[second.name][-1]
     assert seen.state is AttemptState.QUEUED
     assert ground.ended(first).state is AttemptState.SUCCEEDED
     assert ground.ended(second).state is AttemptState.SUCCEEDED
@@ -426,7 +426,7 @@ def test_each_task_has_outputs(ground: Ground) -> None:
 
 def test_a_job_does_not_begin_before_its_time(ground: Ground) -> None:
     job = send(ground, spec(ground.account, begin=ground.now() + timedelta(hours=1)))
-    ground_state = ground.scheduler.observe([job]).attempts[job.site_job_id][-1].state
+    ground_state = ground.scheduler.observe([job]).attempts[job.name][-1].state
     assert ground_state is AttemptState.QUEUED
     assert isinstance(ground.scheduler.cancel([job])[job.name], Accepted)
     assert ground.ended(job).state is AttemptState.CANCELLED

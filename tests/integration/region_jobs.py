@@ -51,15 +51,20 @@ class Jobs:
         assert not any(tally.values()), tally
 
     def tally(self) -> dict[str, list[str]]:
-        """Name the jobs that ran or stand at the site twice, never ran, or were charged otherwise than sacct says."""
+        """Name the jobs that ran or stand at the site twice, never ran, or were charged otherwise than sacct says.
+
+        `forgotten` are those that Slurm took and then knew nothing of, as the broker says too, charging nothing.
+        """
         rows = slurm_rows(self._region, [f"idf-{id_}" for id_ in self.ids])
         users = {row["User"] for found in rows.values() for row in found}
         ran = Counter(b"".join(self._lines_of(user) for user in users).decode().split())
-        found: dict[str, list[str]] = {"doubled": [], "lost": [], "mischarged": []}
+        found: dict[str, list[str]] = {"doubled": [], "lost": [], "mischarged": [], "forgotten": []}
         for id_ in self.ids:
             name = f"idf-{id_}"
             if ran[name] > 1 or len(rows[name]) > 1:
                 found["doubled"].append(id_)
+            elif not ran[name] and not rows[name] and self._is_given_up(id_):
+                found["forgotten"].append(id_)
             elif not ran[name] or not rows[name]:
                 found["lost"].append(id_)
             elif not self._is_charged(id_, int(rows[name][0]["ElapsedRaw"])):
@@ -69,6 +74,10 @@ class Jobs:
 
     def _lines_of(self, user: str) -> bytes:
         return self._region.cluster.run(["cat", self._file], user=user).stdout
+
+    def _is_given_up(self, id_: str) -> bool:
+        job = self.job(id_)
+        return job["state"] == "lost" and job["settled_at"] is not None and not job["charged_credits"]
 
     def _is_charged(self, id_: str, elapsed_s: int) -> bool:
         job = self.job(id_)

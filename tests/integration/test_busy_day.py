@@ -57,11 +57,12 @@ def test_a_days_charges_equal_a_recount(database_url: str, tmp_path: Path) -> No
 
 def _fund(region: World) -> None:
     """Give the project more than the day can use."""
-    budget = {"credits": 1_000_000 * HOUR, "start_on": "2026-01-01", "end_on": "2099-12-31"}
+    hours = 450 * JOBS
+    budget = {"credits": hours * HOUR, "start_on": "2026-01-01", "end_on": "2099-12-31"}
     region.post("marc", "/programmes/pack-ia-2026/budgets", budget)
     days = {"start_on": str(date.today()), "end_on": str(date.today() + timedelta(days=30))}
-    region.post("marc", "/awards", {"project": "vision", "amount_credits": 900_000 * HOUR, **days})
-    region.enter_contract(hours=900_000)
+    region.post("marc", "/awards", {"project": "vision", "amount_credits": hours * HOUR, **days})
+    region.enter_contract(hours=hours)
 
 
 def _submit(region: World, count: int) -> None:

@@ -263,7 +263,7 @@ def state(site: SlurmSsh, job: Known) -> AttemptState | None:
     """None for a moment after its end, until accounting has it."""
     seen = site.observe([job])
     assert not seen.absent
-    attempts = seen.attempts.get(job.site_job_id)
+    attempts = seen.attempts.get(job.name)
     return attempts[-1].state if attempts else None
 
 
@@ -311,7 +311,7 @@ def test_an_account_runs_on_the_books_of_one_group_and_the_broker_sees_it(
     show = ("sacctmgr", "-nP", "show", "associations", f"user={account}", "format=account")
     assert root(cluster, *show).split() == ["idf-prj-new"]
     job = send(site, account, "sleep 2\n")
-    assert wait_for(lambda: site.observe([job]).attempts.get(job.site_job_id))
+    assert wait_for(lambda: site.observe([job]).attempts.get(job.name))
     wait_for(lambda: state(site, job) is AttemptState.SUCCEEDED)
     seen = said(cluster, cluster.login, "sacct", "-nPXa", "-j", job.site_job_id, "-o", "user,account")
     assert seen.strip() == f"{account}|idf-prj-new"
@@ -327,7 +327,7 @@ def test_the_second_line_holds_a_job_that_is_beyond_it(
     beyond = send(site, account, "true\n", gpus=2, time_limit_s=300)
     within = send(site, account, "true\n", gpus=1, time_limit_s=300)
     wait_for(lambda: state(site, within) is AttemptState.SUCCEEDED)
-    waits = site.observe([beyond]).attempts[beyond.site_job_id][-1]
+    waits = site.observe([beyond]).attempts[beyond.name][-1]
     assert (waits.state, waits.reason) == (AttemptState.QUEUED, "AssocGrpGRESMinutes")
     assert upkeep.limit_groups({"idf-prj-limited": 10}) == {}
     wait_for(lambda: state(site, beyond) is AttemptState.SUCCEEDED)

@@ -53,7 +53,7 @@ def run(site: SlurmSsh, job: JobSpec) -> tuple[Known, Attempt]:
 
 def ended(site: SlurmSsh, job: Known) -> Attempt:
     def newest() -> Attempt | None:
-        attempts = site.observe([job]).attempts.get(job.site_job_id, ())
+        attempts = site.observe([job]).attempts.get(job.name, ())
         return attempts[-1] if attempts and attempts[-1].state.ended else None
 
     attempt: Attempt = wait_for(newest, limit_s=60)
@@ -141,7 +141,7 @@ def test_a_requeue_goes_on_and_is_a_second_attempt(slurm_cluster: SlurmCluster, 
     slurm_cluster.run(["scontrol", "update", f"JobId={answer.site_job_id}", "Requeue=1"])
     assert slurm_cluster.run(["scontrol", "requeue", answer.site_job_id]).returncode == 0
     wait_for(lambda: _runs_again(slurm_cluster, site, mine), limit_s=60, every_s=1)
-    attempts = wait_for(lambda: (a := site.observe([mine]).attempts[mine.site_job_id]) and len(a) == 2 and a)
+    attempts = wait_for(lambda: (a := site.observe([mine]).attempts[mine.name]) and len(a) == 2 and a)
     assert [attempt.state.ended for attempt in attempts] == [True, False]
     assert attempts[0].source_key != attempts[1].source_key
     site.cancel([mine])

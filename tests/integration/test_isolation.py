@@ -72,8 +72,8 @@ def test_a_profile_does_not_alter_what_the_broker_reads(
         assert isinstance(answer, Accepted)
         assert answer.site_job_id != "666"
         seen = site.observe([victim, known(job, answer.site_job_id)])
-        assert seen.attempts[victim.site_job_id][-1].state is AttemptState.RUNNING
-        assert answer.site_job_id in seen.attempts or not seen.absent
+        assert seen.attempts[victim.name][-1].state is AttemptState.RUNNING
+        assert job.name in seen.attempts or not seen.absent
         assert not [warning for warning in seen.warnings if "cannot be read" in warning]
     finally:
         slurm_cluster.run(["sh", "-c", f"cd && rm -rf bin .ssh {' '.join(PROFILES)}"], user=forger)

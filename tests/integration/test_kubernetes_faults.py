@@ -30,7 +30,7 @@ def site(k8s_site: "Callable[..., K8sPool]", kubernetes_pool: "KubernetesPool") 
 
 
 def newest(site: "K8sPool", job: Known) -> Attempt | None:
-    told = site.observe([job]).attempts.get(job.site_job_id, ())
+    told = site.observe([job]).attempts.get(job.name, ())
     return told[-1] if told else None
 
 
@@ -177,9 +177,9 @@ def test_a_job_deleted_behind_our_back_is_still_metered(site: "K8sPool", kuberne
     assert last.state is AttemptState.CANCELLED
     assert last.elapsed_s >= 0
     assert last.started_at is not None
-    assert len(site.observe([job]).attempts[job.site_job_id]) == 1
+    assert len(site.observe([job]).attempts[job.name]) == 1
     assert isinstance(site.forget([job])[job.name], Accepted)
-    wait_for(lambda: site.observe([job]).absent == {job.site_job_id}, limit_s=60)
+    wait_for(lambda: site.observe([job]).absent == {job.name}, limit_s=60)
 
 
 def test_another_broker_sees_what_the_first_left_unmetered(
@@ -206,7 +206,7 @@ def test_an_evicted_pod_is_metered_once_and_not_run_again(site: "K8sPool", kuber
     core.create_namespaced_pod_eviction(pod.metadata.name, ACCOUNT, eviction)
     last = ended(site, job)
     assert last.state is AttemptState.PREEMPTED
-    assert len(site.observe([job]).attempts[job.site_job_id]) == 1
+    assert len(site.observe([job]).attempts[job.name]) == 1
 
 
 def test_an_evicted_pod_of_a_job_that_may_run_twice_is_followed_by_another(
@@ -218,9 +218,9 @@ def test_an_evicted_pod_of_a_job_that_may_run_twice_is_followed_by_another(
     pod = core.list_namespaced_pod(ACCOUNT, label_selector=f"idf-compute/job={job.name}").items[0]
     eviction = {"metadata": {"name": pod.metadata.name, "namespace": ACCOUNT}}
     core.create_namespaced_pod_eviction(pod.metadata.name, ACCOUNT, eviction)
-    wait_for(lambda: len(site.observe([job]).attempts.get(job.site_job_id, ())) == 2, limit_s=60)
+    wait_for(lambda: len(site.observe([job]).attempts.get(job.name, ())) == 2, limit_s=60)
     assert ended(site, job).state is AttemptState.SUCCEEDED
-    first, second = site.observe([job]).attempts[job.site_job_id]
+    first, second = site.observe([job]).attempts[job.name]
     assert (first.state, second.elapsed_s >= 6) == (AttemptState.PREEMPTED, True)
     assert first.source_key != second.source_key
 
@@ -229,7 +229,7 @@ def test_a_user_s_own_failure_is_not_run_again(site: "K8sPool", real_node: "Kube
     job = send(site, spec(ACCOUNT, "exit 4\n", requeues=2))
     last = ended(site, job)
     assert (last.state, last.exit_code) == (AttemptState.FAILED, 4)
-    assert len(site.observe([job]).attempts[job.site_job_id]) == 1
+    assert len(site.observe([job]).attempts[job.name]) == 1
 
 
 def test_a_node_that_is_deleted_loses_its_job_once(site: "K8sPool", kubernetes_pool: "KubernetesPool") -> None:
@@ -241,7 +241,7 @@ def test_a_node_that_is_deleted_loses_its_job_once(site: "K8sPool", kubernetes_p
         kubernetes_pool.core().delete_node(gone)
     last = ended_within(site, job, 150)
     assert last.state in (AttemptState.NODE_FAILED, AttemptState.SUCCEEDED)
-    assert len(site.observe([job]).attempts[job.site_job_id]) == 1
+    assert len(site.observe([job]).attempts[job.name]) == 1
 
 
 def ended_within(site: "K8sPool", job: Known, limit_s: float) -> Attempt:
@@ -260,7 +260,7 @@ def test_a_kubelet_that_was_away_loses_nothing(site: "K8sPool", real_node: "Kube
     last = ended_within(site, job, 90)
     assert (last.state, last.exit_code) == (AttemptState.FAILED, 5)
     assert 4 <= last.elapsed_s <= 8
-    assert len(site.observe([job]).attempts[job.site_job_id]) == 1
+    assert len(site.observe([job]).attempts[job.name]) == 1
 
 
 def test_what_the_quota_refuses_is_rejected_with_its_reason(
@@ -291,7 +291,7 @@ def test_an_id_of_an_earlier_job_of_that_name_is_absent(site: "K8sPool") -> None
     job = spec(ACCOUNT, **SIMULATED)
     there = send(site, job)
     other = known(job, "00000000-0000-4000-8000-000000000000")
-    assert site.observe([other]).absent == {other.site_job_id}
+    assert site.observe([other]).absent == {other.name}
     assert isinstance(site.cancel([other])[other.name], Accepted)
     assert ended(site, there).state is AttemptState.SUCCEEDED, "cancelling another's id leaves it alone"
 

@@ -41,7 +41,7 @@ def send(site: "K8sPool", job: JobSpec) -> Known:
 
 def ended(site: "K8sPool", job: Known) -> Attempt:
     def attempt() -> Attempt | None:
-        told = site.observe([job]).attempts.get(job.site_job_id, ())
+        told = site.observe([job]).attempts.get(job.name, ())
         return told[-1] if told and told[-1].state.ended else None
 
     found: Attempt = wait_for(attempt, limit_s=120)
@@ -124,7 +124,7 @@ def test_why_a_job_waits_is_told(site: "K8sPool") -> None:
     waiting = send(site, spec(ACCOUNT, "true\n", gpus=8))
 
     def reason() -> str:
-        return site.observe([waiting]).attempts[waiting.site_job_id][-1].reason
+        return site.observe([waiting]).attempts[waiting.name][-1].reason
 
     wait_for(lambda: "Insufficient nvidia.com/gpu" in reason())
     site.cancel([filler, waiting])
@@ -148,7 +148,7 @@ def test_a_pool_with_room_would_start_a_job_now(
     assert abs((start - datetime.now(UTC)).total_seconds()) < 60
     site = k8s_site()
     filler = send(site, spec(ACCOUNT, "sleep 50\n", gpus=8))
-    wait_for(lambda: site.observe([filler]).attempts[filler.site_job_id][-1].state is AttemptState.RUNNING)
+    wait_for(lambda: site.observe([filler]).attempts[filler.name][-1].state is AttemptState.RUNNING)
     full = k8s_site().expected_start(spec(ACCOUNT, gpus=1))
     assert full == Forecast(None, "no node has room now, and Kubernetes does not tell when one will")
     site.cancel([filler])

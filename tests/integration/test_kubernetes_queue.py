@@ -47,7 +47,7 @@ def simulated(**changes: object) -> JobSpec:
 
 
 def attempts(site: "K8sPool", job: Known) -> tuple[Attempt, ...]:
-    return site.observe([job]).attempts.get(job.site_job_id, ())
+    return site.observe([job]).attempts.get(job.name, ())
 
 
 def states(site: "K8sPool", job: Known) -> list[AttemptState]:

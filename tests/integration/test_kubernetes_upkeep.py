@@ -43,7 +43,7 @@ def test_a_namespace_is_opened_closed_and_wiped_once_all_is_booked(
     policies = real_node.core().read_namespace(account).metadata.labels
     assert policies["pod-security.kubernetes.io/enforce"] == "restricted"
     job = send(site, spec(account, "sleep 100\n"))
-    wait_for(lambda: (seen := site.observe([job]).attempts.get(job.site_job_id)) and seen[-1].state == "running")
+    wait_for(lambda: (seen := site.observe([job]).attempts.get(job.name)) and seen[-1].state == "running")
     kept.close_account(account)
     assert ended(site, job).state is AttemptState.CANCELLED
     monkeypatch.setattr(upkeep, "GONE_S_MAX", 2.0)

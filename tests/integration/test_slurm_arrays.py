@@ -30,7 +30,7 @@ def accepted(site: SlurmSsh, job: JobSpec, batch: str = "") -> Known:
 
 
 def of_task(site: SlurmSsh, job: Known, task: int) -> list[Attempt]:
-    return [one for one in site.observe([job]).attempts.get(job.site_job_id, ()) if one.task == task]
+    return [one for one in site.observe([job]).attempts.get(job.name, ()) if one.task == task]
 
 
 def newest(site: SlurmSsh, job: Known, task: int) -> Attempt | None:
@@ -99,8 +99,8 @@ def test_tasks_that_were_taken_out_before_they_began_are_absent(
         slurm_cluster.run(["scancel", task_name(job.site_job_id, task)], user=account)
     wait_for(lambda: has(site, asked, 0, AttemptState.SUCCEEDED), limit_s=60)
     seen = site.observe([asked])
-    gone = {task for task in (1, 2, 3) if task_name(job.site_job_id, task) in seen.absent}
-    told = {one.task for one in seen.attempts[job.site_job_id] if one.state is AttemptState.CANCELLED}
+    gone = {task for task in (1, 2, 3) if task_name(job.name, task) in seen.absent}
+    told = {one.task for one in seen.attempts[job.name] if one.state is AttemptState.CANCELLED}
     assert gone | told == {1, 2, 3}, seen
     assert not seen.warnings
 
@@ -110,12 +110,12 @@ def test_a_thousand_tasks_are_one_command(site: SlurmSsh, account: str, slurm_cl
     jobs = [accepted(site, spec(account, array="0-999")) for _ in range(2)]
     asked = [Known(j.name, account, j.site_job_id, j.submitted_after, frozenset(range(1000))) for j in jobs]
     seen = site.observe(asked)
-    assert [len(seen.attempts[job.site_job_id]) for job in jobs] == [1000, 1000]
+    assert [len(seen.attempts[job.name]) for job in jobs] == [1000, 1000]
     site.cancel([*jobs, *fillers])
 
     def all_ended() -> bool:
         found = site.observe(asked)
-        attempts = [attempt for job in jobs for attempt in found.attempts.get(job.site_job_id, ())]
+        attempts = [attempt for job in jobs for attempt in found.attempts.get(job.name, ())]
         return len(attempts) + len(found.absent) == 2000 and all(attempt.state.ended for attempt in attempts)
 
     wait_for(all_ended, limit_s=60)

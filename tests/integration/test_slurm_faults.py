@@ -1,10 +1,12 @@
 """What the adapter says while something at the site is down, and that nothing is lost or doubled by it."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from clusters.slurm.cluster import SlurmCluster
@@ -50,8 +52,42 @@ def test_without_the_controller_nothing_is_sent_and_nothing_learnt(
     wait_for(lambda: slurm_cluster.run(["squeue"]).returncode == 0)
     slurm_cluster.wait_ready()
     assert wait_for(lambda: site.adopt([sent(jobs[0], batch)]))[jobs[0].name] == Absent()
-    wait_for(lambda: site.observe([running]).attempts[running.site_job_id][-1].state is AttemptState.RUNNING)
+    wait_for(lambda: site.observe([running]).attempts[running.name][-1].state is AttemptState.RUNNING)
     site.cancel([running])
+
+
+def test_an_id_that_a_killed_controller_gives_twice(
+    slurm_cluster: SlurmCluster, slurm_site: Make, slurm_rest_site: Make
+) -> None:
+    """It has not saved its state since the first job came: that one is known to accounting alone, and waits there."""
+    site, account = slurm_site(), slurm_cluster.accounts[0]
+    state = slurm_cluster.folder / "state" / "slurmctld"
+    kept = slurm_cluster.folder / "state_before"
+    with without(slurm_cluster, "slurmctld"):
+        shutil.copytree(state, kept)
+    slurm_cluster.wait_ready()
+    first = accepted(site, spec(account, begin=datetime.now(UTC) + timedelta(hours=1)))
+    sacct = ["sacct", "--noheader", "--allocations", "--format=JobName%100", f"--jobs={first.site_job_id}"]
+    wait_for(lambda: first.name.encode() in slurm_cluster.run(sacct).stdout)
+    slurm_cluster.kill_daemon("slurmctld")
+    shutil.rmtree(state)
+    kept.rename(state)
+    slurm_cluster.start_daemon("slurmctld")
+    slurm_cluster.wait_ready()
+    second = accepted(site, spec(account, "sleep 5\n"))
+    assert second.site_job_id == first.site_job_id
+    both = [
+        replace(first, namesakes=frozenset({second.name})),
+        replace(second, namesakes=frozenset({first.name})),
+    ]
+    for one in (site, slurm_rest_site()):
+        seen = wait_for(lambda one=one: (s := one.observe(both)).runaways and s)  # type: ignore[misc]
+        assert seen.runaways == {first.name}
+        assert [attempt.name for attempt in seen.attempts[second.name]] == [second.name]
+        assert not seen.absent
+    end = wait_for(lambda: (a := site.observe(both).attempts[second.name]) and a[-1].state.ended and a, limit_s=60)
+    assert [attempt.state for attempt in end] == [AttemptState.SUCCEEDED]
+    assert not any(attempt.state.ended for attempt in site.observe(both).attempts[first.name])
 
 
 def test_without_the_accounting_database_an_end_is_not_told(slurm_cluster: SlurmCluster, slurm_site: Make) -> None:
@@ -59,15 +95,15 @@ def test_without_the_accounting_database_an_end_is_not_told(slurm_cluster: Slurm
     account = slurm_cluster.accounts[0]
     with without(slurm_cluster, "slurmdbd"):
         running, short = accepted(site, spec(account, "sleep 40\n")), accepted(site, spec(account))
-        wait_for(lambda: short.site_job_id not in (seen := site.observe([running, short])).attempts and seen)
+        wait_for(lambda: short.name not in (seen := site.observe([running, short])).attempts and seen)
         seen = site.observe([running, short])
-        assert running.site_job_id in seen.attempts
+        assert running.name in seen.attempts
         assert not seen.absent
         assert any("accounting" in warning for warning in seen.warnings)
         nobody = spec(account)
         assert isinstance(site.adopt([sent(nobody, fresh("batch"))])[nobody.name], Unreachable)
-    wait_for(lambda: site.observe([short]).attempts.get(short.site_job_id), limit_s=60)
-    assert site.observe([short]).attempts[short.site_job_id][-1].state is AttemptState.SUCCEEDED
+    wait_for(lambda: site.observe([short]).attempts.get(short.name), limit_s=60)
+    assert site.observe([short]).attempts[short.name][-1].state is AttemptState.SUCCEEDED
     site.cancel([running])
 
 

@@ -42,7 +42,7 @@ def send(site: SlurmSsh, job: JobSpec) -> Known:
 
 
 def newest(site: SlurmSsh, job: Known) -> Attempt | None:
-    attempts = site.observe([job]).attempts.get(job.site_job_id, ())
+    attempts = site.observe([job]).attempts.get(job.name, ())
     return attempts[-1] if attempts else None
 
 

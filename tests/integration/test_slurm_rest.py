@@ -100,7 +100,7 @@ def test_a_job_finds_the_environment_that_sbatch_gives(
 
 
 def ended(site: SlurmSsh, job: Known) -> Attempt | None:
-    attempts = site.observe([job]).attempts.get(job.site_job_id, ())
+    attempts = site.observe([job]).attempts.get(job.name, ())
     return attempts[-1] if attempts and attempts[-1].state.ended else None
 
 
@@ -141,28 +141,26 @@ def test_both_observe_the_same(slurm_cluster: SlurmCluster, slurm_site: OverSsh,
     over = ("succeeded", "failed", "large code", "signalled", "two nodes", "cancelled")
     for word in over:
         wait_for(lambda: ended(rest, jobs[word]) and ended(ssh, jobs[word]))  # noqa: B023
-    wait_for(lambda: len(rest.observe([jobs["requeued"]]).attempts.get(jobs["requeued"].site_job_id, ())) == 2)
+    wait_for(lambda: len(rest.observe([jobs["requeued"]]).attempts.get(jobs["requeued"].name, ())) == 2)
     wait_for(lambda: _same(ssh, rest, everything), limit_s=20)
     seen = rest.observe(everything)
-    states = {word: seen.attempts[job.site_job_id][-1].state.value for word, job in jobs.items()}
+    states = {word: seen.attempts[job.name][-1].state.value for word, job in jobs.items()}
     assert [states[word] for word in over] == ["succeeded", "failed", "failed", "failed", "succeeded", "cancelled"]
-    assert [seen.attempts[jobs[word].site_job_id][-1].exit_code for word in over[:4]] == [0, 3, 2, 0]
-    assert seen.attempts[jobs["requeued"].site_job_id][0].state is AttemptState.PREEMPTED
+    assert [seen.attempts[jobs[word].name][-1].exit_code for word in over[:4]] == [0, 3, 2, 0]
+    assert seen.attempts[jobs["requeued"].name][0].state is AttemptState.PREEMPTED
     assert not seen.warnings
     rest.cancel(everything)
 
 
 def _state(site: SlurmSsh, job: Known) -> AttemptState | None:
-    attempts = site.observe([job]).attempts.get(job.site_job_id, ())
+    attempts = site.observe([job]).attempts.get(job.name, ())
     return attempts[-1].state if attempts else None
 
 
 def _same(ssh: SlurmSsh, rest: SlurmSsh, jobs: list[Known]) -> bool:
     """What still runs has run at the second question as long as at the first and at the third, or between."""
     one, other, third = ssh.observe(jobs), rest.observe(jobs), ssh.observe(jobs)
-    times = [
-        [a.elapsed_s for job in jobs for a in seen.attempts.get(job.site_job_id, ())] for seen in (one, other, third)
-    ]
+    times = [[a.elapsed_s for job in jobs for a in seen.attempts.get(job.name, ())] for seen in (one, other, third)]
     if not all(first <= second <= last for first, second, last in zip(*times, strict=True)):
         return False
     left, right = ({job: [plain(a) for a in some] for job, some in seen.attempts.items()} for seen in (one, other))

@@ -91,16 +91,16 @@ def test_without_the_accounting_database_an_end_is_not_told(slurm_cluster: Slurm
     site, account = slurm_rest_site(), slurm_cluster.accounts[0]
     with without(slurm_cluster, "slurmdbd"):
         running, short = accepted(site, spec(account, "sleep 60\n")), accepted(site, spec(account))
-        wait_for(lambda: short.site_job_id not in (seen := site.observe([running, short])).attempts and seen)
+        wait_for(lambda: short.name not in (seen := site.observe([running, short])).attempts and seen)
         seen = site.observe([running, short])
-        assert running.site_job_id in seen.attempts
+        assert running.name in seen.attempts
         assert not seen.absent
         assert any("accounting" in warning for warning in seen.warnings)
         nobody = spec(account)
         assert isinstance(site.adopt([sent(nobody, fresh("batch"))])[nobody.name], Unreachable)
         assert any("accounting" in problem for problem in site.check().problems)
-    wait_for(lambda: site.observe([short]).attempts.get(short.site_job_id), limit_s=60)
-    assert site.observe([short]).attempts[short.site_job_id][-1].state is AttemptState.SUCCEEDED
+    wait_for(lambda: site.observe([short]).attempts.get(short.name), limit_s=60)
+    assert site.observe([short]).attempts[short.name][-1].state is AttemptState.SUCCEEDED
     site.cancel([running])
 
 
@@ -325,7 +325,7 @@ def test_a_token_that_is_refused_is_given_up(slurm_cluster: SlurmCluster, slurm_
     site._tokens[slurm_cluster.login] = ("a.b.c", time.monotonic() + 900)
     with pytest.raises(Unreachable):
         site.observe(nobody)
-    assert site.observe(nobody).absent == {"99999999"}
+    assert site.observe(nobody).absent == {nobody[0].name}
 
 
 def test_only_the_sites_own_accounts_get_a_token(slurm_cluster: SlurmCluster, slurm_rest_site: Make) -> None:

@@ -17,7 +17,7 @@ from world import World, world
 from adapters.arrays import array_words, parse_array, task_name
 from adapters.port import AttemptState
 from broker import arrays
-from broker.dispatch import job_name
+from broker.known import job_name
 from broker.recheck import recheck
 from broker.reconcile import reconcile
 from quotas.corrections import Payer, adjust, available_of, booked

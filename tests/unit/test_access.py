@@ -17,7 +17,7 @@ from world import PEOPLE, SITE, World, world
 from adapters.fake import FakeScheduler
 from adapters.port import AttemptState
 from broker.auth import new_token
-from broker.dispatch import job_name
+from broker.known import job_name
 from broker.models import Job, JobEvent, Person
 from storage.tables import new_id, utcnow
 

@@ -12,8 +12,9 @@ from world import World, world
 from adapters.errors import Rejected, Uncertain
 from adapters.fake import FakeScheduler
 from broker import accounts as pool
-from broker.accounts import LEASE, group_of
-from broker.dispatch import dispatch, job_name
+from broker.accounts import LEASE, OPEN_AGAIN, group_of
+from broker.dispatch import dispatch
+from broker.known import job_name
 from broker.leaving import take_back_all
 from broker.models import Job, Project, ProjectAccount, Site
 from quotas.award_life import AwardState
@@ -246,6 +247,34 @@ def test_a_wipe_that_may_still_be_under_way_is_left_alone(region: World, monkeyp
     take_back_all(region.services)
     assert calls == ["idf002", "idf002"]
     assert "voice" in held_accounts(region)
+
+
+def test_an_opening_that_was_cut_is_repeated_soon_and_nothing_is_closed_before_its_end(
+    region: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = region.upkeep.open_account, []
+
+    def cut(account: str, group: str) -> None:
+        calls.append(account)
+        if len(calls) == 1:
+            raise Uncertain("the connection broke before the answer came")
+        real(account, group)
+
+    monkeypatch.setattr(region.upkeep, "open_account", cut)
+    job = region.submit()
+    region.step()
+    region.step()
+    assert (len(calls), region.job(job["id"])["state"]) == (1, "held")
+    later(region, OPEN_AGAIN.total_seconds() + 1, monkeypatch)
+    region.step()
+    assert (len(calls), region.job(job["id"])["state"]) == (2, "queued")
+    finish(region, job["id"])
+    region.step()
+    set_awards(region, "vision", AwardState.CLOSED)
+    assert take_back_all(region.services) == 0, "the first opening may still be under way"
+    assert "vision" in held_accounts(region)
+    later(region, 2 * LEASE.total_seconds(), monkeypatch)
+    assert take_back_all(region.services) == 1
 
 
 def test_two_workers_do_not_wipe_the_same_account(region: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from world import HOUR, World, world
 from accounting.models import UsageRecord
 from adapters.errors import Unreachable
 from broker import recheck as rechecking
-from broker.dispatch import job_name
+from broker.known import job_name
 from broker.recheck import recheck, recheck_all
 from broker.reconcile import reconcile
 from quotas.corrections import payers_of
@@ -257,7 +257,7 @@ def test_two_workers_that_see_the_same_change_post_it_once(region: World) -> Non
     reports(region, job_id, 700)
     rows = rechecking._settled(desk, None)
     observed = {
-        rows[0].site_job_id: tuple(map(fake(region)._with_elapsed, next(iter(fake(region).jobs.values())).attempts))
+        job_name(rows[0].id): tuple(map(fake(region)._with_elapsed, next(iter(fake(region).jobs.values())).attempts))
     }
     [seen] = rechecking._changed(desk, rows, observed)
     assert rechecking._adjust(desk, seen)

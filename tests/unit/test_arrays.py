@@ -16,7 +16,8 @@ from accounting.models import UsageRecord
 from adapters.arrays import task_name
 from adapters.port import AttemptState
 from broker import arrays
-from broker.dispatch import dispatch, job_name
+from broker.dispatch import dispatch
+from broker.known import job_name
 from broker.models import JobTask, Site
 from broker.recheck import recheck
 from broker.reconcile import reconcile

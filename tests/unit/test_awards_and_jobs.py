@@ -14,7 +14,7 @@ from world import HOUR, World, world
 from adapters.fake import FakeScheduler
 from broker import expiry
 from broker.chores import CHORES
-from broker.dispatch import job_name
+from broker.known import job_name
 from broker.models import Job
 from quotas.models import Award, Transfer
 from storage.tables import utcnow

@@ -10,7 +10,7 @@ from world import HOUR, SITE, World, world
 from adapters.fake import FakeScheduler
 from broker.accounts import group_of
 from broker.backstops import Stand, gpu_minutes, limit_all
-from broker.dispatch import job_name
+from broker.known import job_name
 from broker.models import Project, ProjectAccount
 from storage.tables import utcnow
 

@@ -9,7 +9,7 @@ from sqlmodel import col, select
 from world import JOB, World, world
 
 from adapters.fake import FakeJob, FakeScheduler
-from broker.dispatch import job_name
+from broker.known import job_name
 from quotas.models import Transfer
 
 SHARES = {"cpus_per_gpu": 10, "memory_mib_per_gpu": 90 * 1024, "gpus_per_node": 4, "cpus_per_node": 32}

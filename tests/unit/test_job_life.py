@@ -13,7 +13,8 @@ from world import HOUR, World, world
 from adapters.fake import FakeScheduler
 from adapters.port import UNLIMITED_S, AttemptState
 from broker.adopt import forget_leases
-from broker.dispatch import dispatch, job_name
+from broker.dispatch import dispatch
+from broker.known import job_name
 from broker.models import Job
 from broker.moves import jobs
 from broker.recheck import recheck
@@ -192,6 +193,35 @@ def test_a_job_that_nobody_knows_is_lost_and_its_hold_released(region: World) ->
     done = region.job(job["id"])
     assert (done["state"], done["charged_credits"]) == ("lost", 0)
     assert region.award()["available_credits"] == 100 * HOUR
+
+
+def test_an_id_that_was_given_twice_is_that_of_the_later_job(region: World) -> None:
+    """A slurmctld that was killed forgot a job and gave its id to the next."""
+    first = region.submit()
+    region.step()
+    before = region.job(first["id"])["site_job_id"]
+    del site(region).jobs[before]
+    site(region)._next_id = int(before)
+    second = region.submit()
+    region.step()
+    assert region.job(second["id"])["site_job_id"] == before
+    site(region).advance(0)
+    region.step()
+    assert region.job(second["id"])["state"] == "running"
+    waits = region.job(first["id"])
+    assert waits["state"] == "queued"
+    assert "no longer shows it" in waits["reason"]
+    region.post("ines", f"/jobs/{first['id']}/cancel", {})
+    region.step()
+    site(region).advance(60)
+    region.step()
+    assert region.job(second["id"])["state"] == "running", "the end of the one is not asked for under the other's id"
+    missing_for(region, first["id"], 3600)
+    site(region).finish(job_name(second["id"]))
+    region.step()
+    lost, done = region.job(first["id"]), region.job(second["id"])
+    assert (lost["state"], lost["charged_credits"]) == ("lost", 0)
+    assert (done["state"], done["charged_credits"]) == ("succeeded", 60 * 2000)
 
 
 def test_a_job_that_comes_back_is_not_missing_any_more(region: World) -> None:

@@ -11,7 +11,7 @@ from world import JOB, SITE, World, world
 
 from adapters.fake import FakeScheduler
 from adapters.port import AfterKind, AttemptState, Forecast, JobSpec
-from broker.dispatch import job_name
+from broker.known import job_name
 from broker.models import Job, Site
 from quotas.models import Contract
 from storage.tables import utcnow

@@ -8,7 +8,7 @@ from world import World, world
 
 from adapters.fake import FakeScheduler
 from adapters.port import Accepted, Answer, Keeper, Known, Unreachable
-from broker.dispatch import job_name
+from broker.known import job_name
 from broker.let_go import let_go
 
 

@@ -110,7 +110,7 @@ def said(request: pytest.FixtureRequest, recorded: Recorded) -> Recorded:
 def test_every_recorded_state(said: Recorded) -> None:
     seen = said.observe(*JOBS)
     assert seen.warnings == ()
-    assert {word: seen.attempts[number][-1].state.value for word, number in JOBS.items()} == {
+    assert {word: seen.attempts[f"idf-{word}"][-1].state.value for word in JOBS} == {
         "succeeded": "succeeded",
         "failed": "failed",
         "signalled": "failed",
@@ -124,11 +124,12 @@ def test_every_recorded_state(said: Recorded) -> None:
 
 
 def test_what_an_attempt_used(said: Recorded) -> None:
-    seen = said.observe("failed", "signalled", "two-nodes", "timed-out", "running").attempts
-    failed, signalled, late, running = seen["3"][0], seen["1"][0], seen["5"][0], seen["8"][0]
+    words = ("failed", "signalled", "two-nodes", "timed-out", "running")
+    seen = said.observe(*words).attempts
+    failed, signalled, wide, late, running = (seen[f"idf-{word}"][0] for word in words)
     assert (failed.exit_code, failed.signal, failed.gpus, failed.gpu_types) == (3, None, 1, {"a100": 1})
     assert (signalled.exit_code, signalled.signal) == (0, 11)
-    assert (seen["6"][0].gpus, seen["6"][0].nodes, seen["6"][0].node_count) == (2, ("node1", "node2"), 2)
+    assert (wide.gpus, wide.nodes, wide.node_count) == (2, ("node1", "node2"), 2)
     assert late.started_at is not None
     assert late.ended_at == late.started_at + timedelta(seconds=late.elapsed_s)
     assert late.time_limit_s == 60
@@ -138,7 +139,7 @@ def test_what_an_attempt_used(said: Recorded) -> None:
 
 
 def test_a_requeued_job_has_two_attempts(said: Recorded) -> None:
-    first, second = said.observe("requeued").attempts["7"]
+    first, second = said.observe("requeued").attempts["idf-requeued"]
     assert (first.state, second.state) == (AttemptState.PREEMPTED, AttemptState.QUEUED)
     assert first.elapsed_s > 0
     assert second.started_at is None, "the queue's start of a job that waits is a forecast"
@@ -152,13 +153,13 @@ def test_tasks_of_arrays_are_nobody_that_is_asked_about(said: Recorded) -> None:
 
 
 def test_absent_only_when_all_was_told_and_could_be_read(said: Recorded) -> None:
-    assert said.observe("99999999").absent == {"99999999"}
+    assert said.observe("99999999").absent == {"idf-99999999"}
     assert not said.observe("99999999", complete=False).absent
     said.queue.append({"job_id": 12})
     said.job("queue", 9)["array_job_id"] = "ten"
     seen = said.observe("99999999", "running")
     assert not seen.absent, "a row that cannot be read may be that of any job"
-    assert seen.attempts["8"]
+    assert seen.attempts["idf-running"]
     assert any("cannot be read" in warning for warning in seen.warnings)
 
 
@@ -183,14 +184,14 @@ def test_a_row_that_cannot_be_read_is_told_and_spoils_no_other(said: Recorded, s
     seen = said.observe("running", "failed", "two-nodes")
     assert len(seen.warnings) == 1
     assert "cannot be read" in seen.warnings[0]
-    assert "6" in seen.attempts
-    assert ("8" if source == "queue" else "3") not in seen.attempts
+    assert "idf-two-nodes" in seen.attempts
+    assert ("idf-running" if source == "queue" else "idf-failed") not in seen.attempts
 
 
 def test_a_state_that_cannot_be_read_is_asked_of_accounting(said: Recorded) -> None:
     said.job("queue", 8)["job_state"] = []
     seen = said.observe("running")
-    assert seen.attempts["8"][-1].state is AttemptState.RUNNING
+    assert seen.attempts["idf-running"][-1].state is AttemptState.RUNNING
     assert len(seen.warnings) == 1
 
 

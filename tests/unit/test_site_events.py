@@ -8,7 +8,7 @@ from world import World, world
 from adapters.errors import Unreachable
 from adapters.fake import FakeScheduler
 from adapters.port import SiteEvent, Teller
-from broker.dispatch import job_name
+from broker.known import job_name
 from storage.tables import utcnow
 
 

@@ -42,7 +42,7 @@ def observed(reply: Reply, *tasks: int) -> Observation:
 
 def states(seen: Observation) -> dict[int | None, list[str]]:
     found: dict[int | None, list[str]] = {}
-    for attempt in seen.attempts.get("5", ()):
+    for attempt in seen.attempts.get("idf-a", ()):
         found.setdefault(attempt.task, []).append(attempt.state.value)
     return found
 
@@ -51,8 +51,10 @@ def test_tasks_that_never_ran_share_one_row_of_accounting() -> None:
     reply = said([], [accounting("5_1", "COMPLETED", 4), accounting("5_[3,9-13:2%2]", "CANCELLED by 47001", 0)])
     seen = observed(reply, 1, 3, 9, 11, 13)
     assert states(seen) == {1: ["succeeded"], **{task: ["cancelled"] for task in (3, 9, 11, 13)}}
-    assert {attempt.source_key for attempt in seen.attempts["5"]} == {f"c/5_{task}/{T}" for task in (1, 3, 9, 11, 13)}
-    assert all(attempt.site_job_id == "5" and attempt.elapsed_s in (0, 4) for attempt in seen.attempts["5"])
+    assert {attempt.source_key for attempt in seen.attempts["idf-a"]} == {
+        f"c/5_{task}/{T}" for task in (1, 3, 9, 11, 13)
+    }
+    assert all(attempt.site_job_id == "5" and attempt.elapsed_s in (0, 4) for attempt in seen.attempts["idf-a"])
     assert not seen.absent
 
 
@@ -61,14 +63,14 @@ def test_a_tasks_own_row_counts_before_the_one_that_it_shared() -> None:
     for both in (rows, rows[::-1]):
         seen = observed(said([], both), 0, 1, 2)
         assert states(seen) == {0: ["succeeded"], 1: ["cancelled"], 2: ["cancelled"]}
-        assert seen.attempts["5"][0].elapsed_s == 7
+        assert seen.attempts["idf-a"][0].elapsed_s == 7
 
 
 def test_a_task_that_neither_knows_is_absent_only_when_both_could_tell() -> None:
     rows = [queue("5_0", "RUNNING")], [accounting("5_2", "COMPLETED", 3)]
-    assert observed(said(*rows), 0, 1, 2).absent == {"5_1"}
+    assert observed(said(*rows), 0, 1, 2).absent == {"idf-a_1"}
     assert not observed(said(*rows, rows_not_written=3), 0, 1, 2).absent
-    assert observed(said([], []), 0, 1).absent == {"5"}
+    assert observed(said([], []), 0, 1).absent == {"idf-a"}
     odd = said([queue("5_0", "RUNNING")], ["5_[1,2|COMPLETED|cut off"])
     assert not observed(odd, 0, 1, 2).absent, "a row that cannot be read may be that of the task"
     assert any("cannot be read" in warning for warning in observed(odd, 0, 1, 2).warnings)
@@ -84,14 +86,18 @@ def test_the_attempts_of_a_requeued_task_are_told_apart() -> None:
     reply = said([queue("5_1", "RUNNING", T + 100, 1), queue("5_0", "RUNNING")], [accounting("5_1", "REQUEUED", 3)])
     seen = observed(reply, 0, 1)
     assert states(seen) == {0: ["running"], 1: ["preempted", "running"]}
-    assert [attempt.source_key for attempt in seen.attempts["5"]] == [f"c/5_0/{T}", f"c/5_1/{T}", f"c/5_1/{T + 100}"]
+    assert [attempt.source_key for attempt in seen.attempts["idf-a"]] == [
+        f"c/5_0/{T}",
+        f"c/5_1/{T}",
+        f"c/5_1/{T + 100}",
+    ]
 
 
 def test_the_row_of_an_array_without_tasks_is_none_of_them() -> None:
     """What 22.05 leaves where every task that waited was cancelled alone: a row with the array's bare id."""
     seen = observed(said([], [accounting("5_0", "COMPLETED", 6), accounting("5", "CANCELLED by 47001", 0)]), 0, 1, 2)
     assert states(seen) == {0: ["succeeded"]}
-    assert seen.absent == {"5_1", "5_2"}
+    assert seen.absent == {"idf-a_1", "idf-a_2"}
     assert not observed(said([], [accounting("5", "CANCELLED by 47001", 0)]), 0).attempts
 
 
@@ -103,7 +109,7 @@ def test_tasks_that_nobody_asked_about_are_left_out() -> None:
 
 def test_what_waits_is_told_with_its_reason() -> None:
     seen = observed(said([queue("5_3", "PENDING", reason="JobArrayTaskLimit")], []), 3)
-    (attempt,) = seen.attempts["5"]
+    (attempt,) = seen.attempts["idf-a"]
     assert (attempt.state, attempt.reason, attempt.started_at) == (AttemptState.QUEUED, "JobArrayTaskLimit", None)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def observe(said: bytes, *jobs: Known):  # type: ignore[no-untyped-def]
 
 def test_every_recorded_state(recorded: Callable[[str], bytes]) -> None:
     seen = observe(recorded("observe"), *(known(word) for word in JOBS))
-    states = {word: seen.attempts[number][-1].state.value for word, number in JOBS.items()}
+    states = {word: seen.attempts[f"idf-{word}"][-1].state.value for word in JOBS}
     assert states == {
         "succeeded": "succeeded",
         "failed": "failed",
@@ -78,11 +79,11 @@ def test_every_recorded_state(recorded: Callable[[str], bytes]) -> None:
 
 def test_what_an_attempt_used(recorded: Callable[[str], bytes]) -> None:
     seen = observe(recorded("observe"), known("failed"), known("signalled"), known("two-nodes"), known("timed-out"))
-    failed, signalled = seen.attempts["2"][0], seen.attempts["3"][0]
+    failed, signalled = seen.attempts["idf-failed"][0], seen.attempts["idf-signalled"][0]
     assert (failed.exit_code, failed.signal, failed.gpus, failed.gpu_types) == (3, None, 1, {"a100": 1})
     assert (signalled.exit_code, signalled.signal) == (0, 11)
-    assert (seen.attempts["8"][0].gpus, seen.attempts["8"][0].nodes) == (2, ("node1", "node2"))
-    late = seen.attempts["4"][0]
+    assert (seen.attempts["idf-two-nodes"][0].gpus, seen.attempts["idf-two-nodes"][0].nodes) == (2, ("node1", "node2"))
+    late = seen.attempts["idf-timed-out"][0]
     assert late.ended_at is not None
     assert late.started_at is not None
     assert late.ended_at - late.started_at == timedelta(seconds=late.elapsed_s)
@@ -90,7 +91,7 @@ def test_what_an_attempt_used(recorded: Callable[[str], bytes]) -> None:
 
 
 def test_a_requeued_job_has_two_attempts(recorded: Callable[[str], bytes]) -> None:
-    first, second = observe(recorded("observe"), known("requeued")).attempts["6"]
+    first, second = observe(recorded("observe"), known("requeued")).attempts["idf-requeued"]
     assert (first.state, second.state) == (AttemptState.PREEMPTED, AttemptState.QUEUED)
     assert first.elapsed_s > 0
     assert second.started_at is None, "the queue's start of a job that waits is a forecast"
@@ -105,7 +106,7 @@ def test_a_job_that_25_11_expedites_waits_again(release: str, recorded: Callable
     number = re.search(rb'"out":"(\d+)\|EXPEDITING', said)
     assert number is not None
     seen = observe(said, Known("idf-expediting", "idf001", number[1].decode(), LONG_AGO))
-    *before, last = seen.attempts[number[1].decode()]
+    *before, last = seen.attempts["idf-expediting"]
     assert (last.state, last.native_state) == (AttemptState.QUEUED, "EXPEDITING")
     assert [run.native_state for run in before] == ["REQUEUED"] * len(before) != []
     assert all(run.elapsed_s > 0 and run.state.ended for run in before), "each of its runs is metered"
@@ -114,13 +115,13 @@ def test_a_job_that_25_11_expedites_waits_again(release: str, recorded: Callable
 
 def test_what_neither_knows_is_absent_only_when_both_could_tell(recorded: Callable[[str], bytes]) -> None:
     said, nobody = recorded("observe"), known("nobody", "99999999")
-    assert observe(said, nobody).absent == {"99999999"}
+    assert observe(said, nobody).absent == {"idf-nobody"}
     behind = said.replace(b'"rows_not_written":0', b'"rows_not_written":7')
     assert not observe(behind, nobody).absent
     without = said.replace(b'"accounting":[{"rc":0,', b'"accounting":[{"rc":1,')
     seen = observe(without, nobody, known("succeeded"), known("running"))
     assert not seen.absent
-    assert list(seen.attempts) == ["7"], "an end is told by accounting alone"
+    assert list(seen.attempts) == ["idf-running"], "an end is told by accounting alone"
     assert any("accounting" in warning for warning in seen.warnings)
 
 
@@ -139,8 +140,11 @@ def test_a_runaway_is_at_work_in_accounting_alone(recorded: Callable[[str], byte
         .replace(b"1|COMPLETED|idf001|", b"1|RUNNING|idf001|")
     )
     seen = observe(said, known("succeeded"), known("running"))
-    assert seen.runaways == {"1"}
-    assert (seen.attempts["1"][-1].state, seen.attempts["1"][-1].elapsed_s) == (AttemptState.RUNNING, 4000)
+    assert seen.runaways == {"idf-succeeded"}
+    assert (seen.attempts["idf-succeeded"][-1].state, seen.attempts["idf-succeeded"][-1].elapsed_s) == (
+        AttemptState.RUNNING,
+        4000,
+    )
     behind = said.replace(b'"rows_not_written":0', b'"rows_not_written":7')
     assert not observe(behind, known("succeeded")).runaways, "its end may be on its way"
 
@@ -186,7 +190,7 @@ def test_a_row_that_cannot_be_read_is_raised(recorded: Callable[[str], bytes]) -
 def test_a_state_nobody_knows_is_no_end(recorded: Callable[[str], bytes]) -> None:
     said = recorded("observe").replace(b"7|RUNNING|", b"7|DREAMING|")
     seen = observe(said, known("running"))
-    assert seen.attempts["7"][0].state is AttemptState.UNKNOWN
+    assert seen.attempts["idf-running"][0].state is AttemptState.UNKNOWN
     assert any("DREAMING" in warning for warning in seen.warnings)
 
 
@@ -195,6 +199,19 @@ def test_anothers_job_under_our_id_is_neither_ours_nor_absent(recorded: Callable
     assert not seen.attempts
     assert not seen.absent
     assert any("is not idf-somebody" in warning for warning in seen.warnings)
+
+
+def test_of_two_jobs_with_one_id_each_has_its_own_rows(recorded: Callable[[str], bytes]) -> None:
+    """A killed controller forgot the one, which is absent or as accounting knows it; the later one has the queue."""
+    later = replace(known("running"), namesakes=frozenset({"idf-forgotten"}))
+    first = replace(known("forgotten", "7"), namesakes=frozenset({"idf-running"}))
+    seen = observe(recorded("observe"), first, later)
+    assert seen.absent == {"idf-forgotten"}
+    assert list(seen.attempts) == ["idf-running"]
+    assert seen.warnings == ()
+    assert Observe([first, later], "recorded").request["tasks"] == {"7": 4}, (
+        "accounting is asked, whatever the queue has"
+    )
 
 
 def test_adoption_finds_each_name_once(recorded: Callable[[str], bytes]) -> None:

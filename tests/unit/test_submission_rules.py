@@ -11,8 +11,11 @@ from sqlalchemy.orm import Session
 from world import HOUR, JOB, World, world
 
 from adapters.fake import FakeScheduler
+from broker.api import jobs
 from broker.app import BODY_BYTES_MAX
 from broker.models import Job, JobPayload, Membership, ProjectAccount
+from broker.submit import PLACEMENT_TRIES_MAX
+from quotas.errors import ContractTooSmall
 from quotas.models import Award, Hold, Transfer
 from quotas.writer import RowClash
 from storage.tables import utcnow
@@ -200,6 +203,23 @@ def test_who_meets_others_at_every_try_is_told_to_come_again(region: World, monk
     assert problem["remedy"] == "submit it again"
     monkeypatch.undo()
     assert untouched(region)
+
+
+def test_who_is_outrun_is_paid_from_elsewhere_or_told_what_is_left(
+    region: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outrun = ContractTooSmall("others took it", "wait")
+    real, refusals = jobs.hold, [outrun]
+
+    def hold(*given: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return real(*given)
+
+    monkeypatch.setattr(jobs, "hold", hold)
+    assert region.submit()["state"] == "held"
+    refusals += [outrun] * PLACEMENT_TRIES_MAX
+    assert region.refused()["code"] == "contract-too-small"
 
 
 def test_odd_names_are_kept_as_they_are(region: World) -> None:

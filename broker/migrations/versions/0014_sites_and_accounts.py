@@ -15,7 +15,7 @@ branch_labels = None
 depends_on = None
 
 SITE = ("findings", "proven_at")
-ACCOUNT = ("taken_at", "opened_at", "left_at", "lease_until", "trouble", "gpu_minutes_max", "limited_at")
+ACCOUNT = ("taken_at", "opened_at", "left_at", "lease_until", "lease_step", "trouble", "gpu_minutes_max", "limited_at")
 HELD_BY = "site_id, account"
 
 
@@ -41,6 +41,7 @@ def _widen_accounts() -> None:
         account.add_column(sa.Column("opened_at", UtcTime(), nullable=True))
         account.add_column(sa.Column("left_at", UtcTime(), nullable=True))
         account.add_column(sa.Column("lease_until", UtcTime(), nullable=True))
+        account.add_column(sa.Column("lease_step", sa.String(length=8), nullable=True))
         account.add_column(sa.Column("trouble", sa.String(length=1000), nullable=True))
         account.add_column(sa.Column("gpu_minutes_max", BIG, nullable=True))
         account.add_column(sa.Column("limited_at", UtcTime(), nullable=True))

@@ -9,6 +9,7 @@ import pwd
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 from clusters.slurm import daemons
@@ -21,8 +22,10 @@ PROJECTS = ("idf001", "idf002", "idf003")
 POOL = (*PROJECTS, "idf004", "idf005", "idf006")
 """The last ones are left for a broker: it proves the isolation with two of them, and opens them to projects."""
 FIRST_UID = 47000
-PYTHON = os.environ.get("IDF_TEST_PYSLURM", sys.executable)
-"""The Python whose pyslurm is tried."""
+PYTHON = os.environ.get(
+    "IDF_TEST_PYSLURM", sys.executable if any(distributions(name="pyslurm")) else "/usr/bin/python3"
+)
+"""The Python whose pyslurm is tried; without one the system's, which the cluster sees wherever the repository lies."""
 ACCOUNT_FILES = ("passwd", "group", "shadow", "gshadow")
 
 
