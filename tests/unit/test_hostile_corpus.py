@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +58,6 @@ def test_an_argument_or_a_value_arrives_as_it_is_and_directs_nothing(word: str, 
     done = subprocess.run(["/bin/bash"], input=batch_script(job).encode(), capture_output=True, env=env, check=True)
     assert done.stdout.decode().split("\0") == [word, word, word, ""]
     assert not Path("/tmp/idf-injected").exists()
-
-
-def test_a_run_that_the_site_starts_a_second_time_does_nothing_and_a_requeue_goes_on(tmp_path: Path) -> None:
-    script = batch_script(spec(script=b"echo ran >> ~/ran\n")).encode()
-    env = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "7"}
-    starts = [env, env, {**env, "SLURM_RESTART_COUNT": "1"}, {**env, "SLURM_RESTART_COUNT": "1"}]
-    run = partial(subprocess.run, ["/bin/bash"], input=script, capture_output=True, check=False)
-    done = [run(env=start) for start in starts]
-    assert [one.returncode for one in done] == [0, 1, 0, 1]
-    assert b"a second time" in done[1].stderr
-    assert (tmp_path / "ran").read_text() == "ran\nran\n"
 
 
 @pytest.mark.parametrize("name", hostile.NAMES)
