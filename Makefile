@@ -38,7 +38,8 @@ k8s-down: $(VENV)/.ready ## End what `make k8s-up` left running.
 
 test: packages packages-postgres pool-programs checks ## All tests, those against real Slurm, sshd and PostgreSQL included.
 	IDF_TORTURE_ROUNDS=$(ROUNDS) IDF_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --durations=15 --numprocesses=auto -m "not cluster" $(MEASURED) $(WHOLE)
-	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --durations=15 -m cluster
+	@# Those mostly wait: two clusters side by side take half the time.
+	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --durations=15 --numprocesses=2 --dist=loadfile -m cluster
 
 check: $(VENV)/.ready checks ## Lint, types, import directions, and the tests that need no database or server.
 	$(BIN)/python -m pytest -q --numprocesses=auto -m "not cluster and not slow and not database"

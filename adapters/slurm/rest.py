@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from adapters.errors import Rejected, SiteError, Uncertain, Unreachable
@@ -84,7 +85,7 @@ class SlurmRest(SlurmSsh):
         for spec in rest:
             place = opened[spec.account]
             if isinstance(place, Opened):
-                body = job_body(asked[spec.name], version, place.home, place.environment)
+                body = partial(job_body, asked[spec.name], version, place.home, place.environment)
                 path = f"/slurm/{version}/job/submit"
                 questions[spec.name] = Question("POST", path, spec.account, place.token, body=body)
             else:

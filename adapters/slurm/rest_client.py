@@ -5,11 +5,13 @@ The token travels in one header and stands in no text of ours: httpx writes addr
 
 import contextlib
 import json
+import queue
 import ssl
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,8 @@ class Question:
     """Whom the token was minted for: slurmrestd wants the name as well, up to 22.05."""
     token: str = field(repr=False)
     parameters: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
+    body: Callable[[], bytes] | None = None
+    """Makes the body when it is sent: the first of many does not wait until the last is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +88,17 @@ Outcome = Said | Unreachable | Uncertain
 
 
 class RestConnection:
-    """Connections to one slurmrestd, `parallel` at a time, opened when first needed. Safe to share between threads."""
+    """Connections to one slurmrestd, `parallel` at a time, opened when first needed. Safe to share between threads.
+
+    Each is a transport of its own that one thread has at a time: a pool of httpx looks at all of its connections for
+    every request.
+    """
 
     def __init__(self, settings: RestSettings, parallel: int) -> None:
         self._settings, self._parallel = settings, parallel
         self._lock = threading.Lock()
-        self._transport: httpx.HTTPTransport | None = None
+        self._made: list[httpx.HTTPTransport] = []
+        self._free: queue.LifoQueue[httpx.HTTPTransport] | None = None
         self._base = "http://slurmrestd" if settings.url.startswith("unix:") else settings.url.rstrip("/")
 
     def ask(self, question: Question, limit_s: float) -> Said:
@@ -122,23 +130,25 @@ class RestConnection:
     def close(self) -> None:
         """Close the connections; the next question opens them again."""
         with self._lock:
-            transport, self._transport = self._transport, None
-        if transport is not None:
+            made, self._made, self._free = self._made, [], None
+        for transport in made:
             transport.close()
 
     def _work(self, round_: "_Round") -> None:
-        while (taken := round_.take()) is not None:
-            number, question = taken
-            round_.tell(number, self._one(question, round_.each_s))
+        try:
+            with self._one_transport(round_.each_s) as transport:
+                while (taken := round_.take()) is not None:
+                    number, question = taken
+                    round_.tell(number, self._one(transport, question, round_.each_s))
+        except Unreachable as error:
+            round_.give_up(error)
 
-    def _one(self, question: Question, limit_s: float) -> Outcome:
+    def _one(self, transport: httpx.HTTPTransport, question: Question, limit_s: float) -> Outcome:
         deadline = time.monotonic() + limit_s
         try:
-            return self._exchange(self._open(), question, deadline)
+            return self._exchange(transport, question, deadline)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
             return Unreachable(f"no connection to slurmrestd: {_reason(error)}")
-        except Unreachable as error:
-            return error
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
             # RuntimeError: httpx says so of a client that was closed meanwhile
             return Uncertain(f"slurmrestd gave no whole answer: {_reason(error)}")
@@ -148,8 +158,9 @@ class RestConnection:
         left = max(0.01, deadline - time.monotonic())
         bounds = {"connect": min(left, self._settings.connect_s_max), "read": left, "write": left, "pool": left}
         request = httpx.Request(
-            question.method, self._base + question.path, params=question.parameters or None,
-            headers=_headers(question), content=question.body, extensions={"timeout": bounds},
+            question.method, _url(self._base + question.path), params=question.parameters or None,
+            headers=_headers(question), content=question.body() if question.body else None,
+            extensions={"timeout": bounds},
         )  # fmt: skip
         parts, size = [], 0
         with contextlib.closing(transport.handle_request(request)) as response:
@@ -162,11 +173,31 @@ class RestConnection:
                     return Uncertain("slurmrestd's answer took too long")
             return Said(response.status_code, _object(b"".join(parts)))
 
-    def _open(self) -> httpx.HTTPTransport:
+    @contextlib.contextmanager
+    def _one_transport(self, limit_s: float) -> Iterator[httpx.HTTPTransport]:
+        """Give one that nobody else has meanwhile.
+
+        Raises:
+            Unreachable: none is free in time, or none can be made (`_transports`).
+        """
+        free = self._open()
+        try:
+            transport = free.get(timeout=limit_s)
+        except queue.Empty:
+            raise Unreachable("no connection to slurmrestd is free") from None
+        try:
+            yield transport
+        finally:
+            free.put(transport)
+
+    def _open(self) -> "queue.LifoQueue[httpx.HTTPTransport]":
         with self._lock:
-            if self._transport is None:
-                self._transport = _transport(self._settings, self._parallel)
-            return self._transport
+            if self._free is None:
+                self._made = _transports(self._settings, self._parallel)
+                self._free = queue.LifoQueue()
+                for transport in self._made:
+                    self._free.put(transport)
+            return self._free
 
 
 class _Round:
@@ -191,6 +222,12 @@ class _Round:
         with self._lock:
             self._outcomes[number] = outcome
 
+    def give_up(self, reason: Unreachable) -> None:
+        """Say of what nobody has taken yet why it was not sent; whoever else works takes it all the same."""
+        with self._lock:
+            untold = range(self._next, len(self._questions))
+            self._outcomes[self._next :] = [reason] * len(untold)
+
     def outcomes(self) -> list[Outcome]:
         """Return what is known; whoever still works learns that nothing more is to be sent."""
         with self._lock:
@@ -209,14 +246,20 @@ def _headers(question: Question) -> dict[str, str]:
     return headers if question.body is None else {**headers, "Content-Type": "application/json"}
 
 
-def _transport(settings: RestSettings, parallel: int) -> httpx.HTTPTransport:
-    """Make a transport that takes nothing from this machine's environment.
+@lru_cache(maxsize=64)
+def _url(address: str) -> httpx.URL:
+    """Read an address; the same ones come again and again, and httpx takes its time."""
+    return httpx.URL(address)
+
+
+def _transports(settings: RestSettings, count: int) -> list[httpx.HTTPTransport]:
+    """Make transports of one connection each that take nothing from this machine's environment.
 
     Raises:
         Unreachable: the address may not carry a token, or the authority's file cannot be read.
     """
     parts = urlsplit(settings.url)
-    limits = httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel, keepalive_expiry=IDLE_S)
+    limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_S)
     verify, socket = ssl.create_default_context(), None
     if parts.scheme == "unix":
         socket = parts.path
@@ -227,7 +270,7 @@ def _transport(settings: RestSettings, parallel: int) -> httpx.HTTPTransport:
             raise Unreachable(f"the file of slurmrestd's authority cannot be read: {error}") from error
     elif parts.scheme != "http" or not _is_loopback(parts.hostname):
         raise Unreachable("slurmrestd's address must be https://, unix:/, or http:// to this machine itself")
-    return httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, uds=socket)
+    return [httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False, uds=socket) for _ in range(count)]
 
 
 def _is_loopback(host: str | None) -> bool:

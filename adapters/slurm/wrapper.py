@@ -58,6 +58,15 @@ claim "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 # Of two copies of an array all tasks of the one that came second end without a word. Each task has a folder of its
 # own besides: it writes the script once for itself, and none reads what another has written by half.
 
+_ONCE = """\
+run="$job/run-${SLURM_RESTART_COUNT:-0}"
+ln -sT "$SLURM_JOB_ID" "$run" 2>/dev/null || {
+[ -L "$run" ] && stop "the site started this run a second time; it has begun before, and happens once"
+stop "no room for a folder"
+}
+"""
+# A slurmctld that comes back with an older state starts jobs again that it has started; a requeue counts up instead.
+
 _TAIL = """\
 [ -r /etc/profile ] && . /etc/profile
 [ -r "$HOME/.bash_profile" ] && . "$HOME/.bash_profile"
@@ -91,7 +100,7 @@ def batch_script(spec: JobSpec) -> str:
     """
     _require(_NAME.fullmatch(spec.name), f"a job's name is letters, digits, dot and dash: {spec.name!r}")
     _require(spec.script or spec.arguments, "there is neither a script nor a command to run")
-    parts = [_HEAD.replace("@name@", spec.name), _TASK if spec.array else ""]
+    parts = [_HEAD.replace("@name@", spec.name), _TASK if spec.array else "", _ONCE]
     if spec.script:
         parts.append(_data("script", spec.script) + 'chmod 700 "$job/script"\n')
     parts.append(_data("words", _with_nul([word.encode() for word in spec.arguments])))

@@ -22,16 +22,12 @@ LIMIT_S, GRACE_S = 300, 60
 
 @pytest.fixture(scope="module")
 def region(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
-    made = Region.make(tmp_path_factory.mktemp("charging"), slurm_cluster)
-    made.start()
-    made.enrol()
-    shares = ("--cpus-per-gpu", str(SHARE_CPUS), "--memory-per-gpu", f"{SHARE_GIB}G", "--gpus-per-node", "4")
-    made.cli("olga", "rule", "add", slurm_cluster.name, "--from", "2026-01-01", *shares, "--cpu-weight", "0.05")
-    days = ("--from", "2026-01-01", "--to", "2099-12-31", "--order", "BC-2026-18")
-    made.cli("marc", "contract", "add", slurm_cluster.name, "cpu", "1000h", *days)
-    yield made
-    made.stop()
-    assert "in order" in made.admin("doctor")
+    with Region.running(tmp_path_factory.mktemp("charging"), slurm_cluster) as made:
+        shares = ("--cpus-per-gpu", str(SHARE_CPUS), "--memory-per-gpu", f"{SHARE_GIB}G", "--gpus-per-node", "4")
+        made.cli("olga", "rule", "add", slurm_cluster.name, "--from", "2026-01-01", *shares, "--cpu-weight", "0.05")
+        days = ("--from", "2026-01-01", "--to", "2099-12-31", "--order", "BC-2026-18")
+        made.cli("marc", "contract", "add", slurm_cluster.name, "cpu", "1000h", *days)
+        yield made
 
 
 @pytest.fixture

@@ -23,13 +23,8 @@ LEAVE = ("--worked", "yes", "--in-production", "no", "--jobs-created", "unknown"
 def region(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Region]:
     if slurm_cluster.isolation == "shared":
         pytest.skip(f"this cluster has one account for all: {slurm_cluster.reason}")
-    made = Region.make(tmp_path_factory.mktemp("pool"), slurm_cluster)
-    made.start()
-    made.enrol()
-    yield made
-    made.stop()
-    assert "in order" in made.admin("doctor")
-    assert "step-fault" not in (made.folder / "broker.log").read_text()
+    with Region.running(tmp_path_factory.mktemp("pool"), slurm_cluster) as made:
+        yield made
 
 
 def until(what: Callable[[], Any], limit_s: float = 60) -> Any:

@@ -3,9 +3,6 @@
 The raw side is `sbatch` and a loop that reads its output file, on the head node.
 """
 
-import subprocess
-import sys
-import tempfile
 import time
 from itertools import count
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 from clusters.region import Region
 from clusters.slurm.cluster import SlurmCluster
 from harness import Figure, at_most_more, in_turn
+from site_of_bench import bench_region, follow
 
 ROUNDS = 9
 LIMIT_S = 60
@@ -20,29 +18,16 @@ _numbers = count(1)
 
 
 def measure() -> list[Figure]:
-    with tempfile.TemporaryDirectory(prefix="idf-bench-") as folder:
-        Path(folder).chmod(0o755)
-        cluster = SlurmCluster.start("bench", Path(folder))
-        region = Region.make(Path(folder) / "region", cluster)
-        try:
-            region.start()
-            region.enrol()
-            script = Path(folder) / "hello.sh"
-            script.write_text("#!/bin/bash\necho first line\n")
-            times = in_turn(ROUNDS, lambda: ours(region, script), lambda: raw(cluster))
-        finally:
-            region.stop()
-            cluster.stop()
+    with bench_region() as region:
+        script = region.folder / "hello.sh"
+        script.write_text("#!/bin/bash\necho first line\n")
+        times = in_turn(ROUNDS, lambda: ours(region, script), lambda: raw(region.cluster))
     return [at_most_more("first_line", "s", *times, bar=1.5)]
 
 
 def ours(region: Region, script: Path) -> float:
-    program = str(Path(sys.executable).parent / "idf-compute")
-    command = [program, "submit", "--follow", "--time", "1", str(script)]
     began = time.perf_counter()
-    job = subprocess.Popen(
-        command, env=region.client_environment("ines"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    job = follow(region, script)
     assert job.stdout is not None
     line = job.stdout.readline()
     took_s = time.perf_counter() - began

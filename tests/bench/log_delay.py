@@ -4,9 +4,6 @@ Each line is the time at which the job wrote it; the cluster and the reader shar
 on the file, on the head node.
 """
 
-import subprocess
-import sys
-import tempfile
 import time
 from itertools import count
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 from clusters.region import Region
 from clusters.slurm.cluster import SlurmCluster
 from harness import Figure, at_most_more, in_turn
+from site_of_bench import bench_region, follow
 
 ROUNDS = 5
 LIMIT_S = 60
@@ -23,28 +21,15 @@ _numbers = count(1)
 
 
 def measure() -> list[Figure]:
-    with tempfile.TemporaryDirectory(prefix="idf-bench-") as folder:
-        Path(folder).chmod(0o755)
-        cluster = SlurmCluster.start("bench", Path(folder))
-        region = Region.make(Path(folder) / "region", cluster)
-        try:
-            region.start()
-            region.enrol()
-            script = Path(folder) / "clock.sh"
-            script.write_text(SCRIPT)
-            times = in_turn(ROUNDS, lambda: ours(region, script), lambda: raw(cluster))
-        finally:
-            region.stop()
-            cluster.stop()
+    with bench_region() as region:
+        script = region.folder / "clock.sh"
+        script.write_text(SCRIPT)
+        times = in_turn(ROUNDS, lambda: ours(region, script), lambda: raw(region.cluster))
     return [at_most_more("log_delay", "s", *times, bar=1.0)]
 
 
 def ours(region: Region, script: Path) -> float:
-    program = str(Path(sys.executable).parent / "idf-compute")
-    command = [program, "submit", "--follow", "--time", "1", str(script)]
-    job = subprocess.Popen(
-        command, env=region.client_environment("ines"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    job = follow(region, script)
     assert job.stdout is not None
     delays = []
     for line in job.stdout:

@@ -1,6 +1,8 @@
 """A cluster and a broker in this process for the benches: jobs are held through the ledger as in production."""
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -86,6 +88,27 @@ def _record(caller: Caller, job_id: str) -> tuple[Table, Mapping[str, Any]]:
     """The kept answer of a submission, as the service writes it."""
     question = Question(caller.person_id, "POST", "/v1/jobs", job_id, "0" * 64)
     return kept_answers, question.record(201, "{}", job_id)
+
+
+@contextmanager
+def bench_region() -> Iterator[Region]:
+    """Start a cluster and a region that works by itself; everything is ended and removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="idf-bench-") as folder:
+        Path(folder).chmod(0o755)
+        cluster = SlurmCluster.start("bench", Path(folder))
+        try:
+            with Region.running(Path(folder) / "region", cluster) as region:
+                yield region
+        finally:
+            cluster.stop()
+
+
+def follow(region: Region, script: Path) -> "subprocess.Popen[bytes]":
+    """Let ines submit a job and follow its log."""
+    program = str(Path(sys.executable).parent / "idf-compute")
+    command = [program, "submit", "--follow", "--time", "1", str(script)]
+    environment = region.client_environment("ines")
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -65,6 +66,28 @@ class Region:
             options = [word for role in roles for word in ("--role", role)]
             region.admin("token", person, "--file", str(region.token_file(person)), *options)
         return region
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls, folder: Path, cluster: SlurmCluster, *, award: str = "100h", transport: str = "ssh", **settings: str
+    ) -> Iterator["Region"]:
+        """A region with its first project and award, as long as the block runs.
+
+        Raises:
+            RegionError: it did not come up, its books were not in order at the end, or a step of its worker had failed.
+        """
+        region = cls.make(folder, cluster, transport=transport, **settings)
+        try:
+            region.start()
+            region.enrol(award)
+            yield region
+        finally:
+            region.stop()
+        if "in order" not in (said := region.admin("doctor")):
+            raise RegionError(f"the books are not in order: {said}")
+        if "step-fault" in (region.folder / "broker.log").read_text():
+            raise RegionError(f"a step of the worker failed: see {region.folder}/broker.log")
 
     def environment(self) -> dict[str, str]:
         """The broker's."""

@@ -11,6 +11,7 @@ from clusters.people import slurm_rows
 from clusters.region import Region
 
 WEIGHT = 2000
+TIME_LIMIT_S = 300
 
 
 class Jobs:
@@ -25,7 +26,7 @@ class Jobs:
 
     def submit(self, number: int, *, seconds: float = 0) -> list[str]:
         script = f'#!/bin/sh\necho "$SLURM_JOB_NAME" >> ~/{self._file}\nsleep {seconds}\n'
-        body = {"project": "vision", "script": script, "time_limit_s": 300}
+        body = {"project": "vision", "script": script, "time_limit_s": TIME_LIMIT_S}
         return [self._submit(body) for _ in range(number)]
 
     def _submit(self, body: Any) -> str:
@@ -53,37 +54,41 @@ class Jobs:
     def tally(self) -> dict[str, list[str]]:
         """Name the jobs that ran or stand at the site twice, never ran, or were charged otherwise than sacct says.
 
-        `forgotten` are those that Slurm took and then knew nothing of, as the broker says too, charging nothing.
+        A job that Slurm put back and began again has a row for each run, all of one id: each is to be charged.
         """
-        rows = slurm_rows(self._region, [f"idf-{id_}" for id_ in self.ids])
-        users = {row["User"] for found in rows.values() for row in found}
-        ran = Counter(b"".join(self._lines_of(user) for user in users).decode().split())
-        found: dict[str, list[str]] = {"doubled": [], "lost": [], "mischarged": [], "forgotten": []}
+        rows, ran = self._rows(), self.runs()
+        found: dict[str, list[str]] = {"doubled": [], "lost": [], "mischarged": []}
         for id_ in self.ids:
             name = f"idf-{id_}"
-            if ran[name] > 1 or len(rows[name]) > 1:
+            if ran[name] > 1 or len({row["JobID"] for row in rows[name]}) > 1:
                 found["doubled"].append(id_)
-            elif not ran[name] and not rows[name] and self._is_given_up(id_):
-                found["forgotten"].append(id_)
             elif not ran[name] or not rows[name]:
                 found["lost"].append(id_)
-            elif not self._is_charged(id_, int(rows[name][0]["ElapsedRaw"])):
+            elif not self._is_charged(id_, [int(row["ElapsedRaw"]) for row in rows[name]]):
                 found["mischarged"].append(id_)
         assert set(ran) <= set(rows), "something ran that nobody had submitted"
         return found
 
+    def runs(self) -> Counter[str]:
+        """How often each job's program ran, by name."""
+        users = {row["User"] for found in self._rows().values() for row in found}
+        return Counter(b"".join(self._lines_of(user) for user in users).decode().split())
+
+    def elapsed_s(self) -> dict[str, list[int]]:
+        """What Slurm's accounting says that each run took, by name."""
+        return {name: [int(row["ElapsedRaw"]) for row in rows] for name, rows in self._rows().items()}
+
+    def _rows(self) -> dict[str, list[dict[str, str]]]:
+        return slurm_rows(self._region, [f"idf-{id_}" for id_ in self.ids])
+
     def _lines_of(self, user: str) -> bytes:
         return self._region.cluster.run(["cat", self._file], user=user).stdout
 
-    def _is_given_up(self, id_: str) -> bool:
+    def _is_charged(self, id_: str, elapsed_s: Sequence[int]) -> bool:
         job = self.job(id_)
-        return job["state"] == "lost" and job["settled_at"] is not None and not job["charged_credits"]
-
-    def _is_charged(self, id_: str, elapsed_s: int) -> bool:
-        job = self.job(id_)
-        amounts = [(usage["elapsed_s"], usage["charged_credits"]) for usage in job["usage"]]
-        right = elapsed_s * WEIGHT
-        return job["state"] == "succeeded" and amounts == [(elapsed_s, right)] and job["charged_credits"] == right
+        amounts = sorted((usage["elapsed_s"], usage["charged_credits"]) for usage in job["usage"])
+        right = sorted((seconds, seconds * WEIGHT) for seconds in elapsed_s)
+        return job["state"] == "succeeded" and amounts == right and job["charged_credits"] == sum(elapsed_s) * WEIGHT
 
 
 def until(true: Callable[[], object], limit_s: float = 30) -> None:

@@ -44,9 +44,12 @@ def spec(**changes: object) -> JobSpec:
     return JobSpec(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def run(script: str, home: Path, job: str = "7", task: str = "") -> subprocess.CompletedProcess[bytes]:
+def run(
+    script: str, home: Path, job: str = "7", task: str = "", restarts: int = 0
+) -> subprocess.CompletedProcess[bytes]:
     env = {"HOME": str(home), "PATH": os.environ["PATH"], "SLURM_JOB_ID": job, "LC_ALL": "C.UTF-8"}
     env |= {"SLURM_ARRAY_JOB_ID": job, "SLURM_JOB_ID": f"{job}1", "SLURM_ARRAY_TASK_ID": task} if task else {}
+    env |= {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
     return subprocess.run(["/bin/bash"], input=script.encode(), capture_output=True, env=env, check=False, timeout=20)
 
 
@@ -107,7 +110,17 @@ def test_of_two_jobs_the_second_does_nothing_and_a_requeue_goes_on(tmp_path: Pat
     assert run(script, tmp_path).stdout == b"ran\n"
     other = run(script, tmp_path, job="8")
     assert (other.returncode, other.stdout, other.stderr) == (0, b"", b"")
-    assert run(script, tmp_path).stdout == b"ran\n"
+    assert run(script, tmp_path, restarts=1).stdout == b"ran\n"
+
+
+def test_a_run_that_the_site_starts_a_second_time_does_nothing(tmp_path: Path) -> None:
+    """As a slurmctld does that was killed and comes back with an older state: no requeue, the same run once more."""
+    script = batch_script(spec(script=b"echo ran"))
+    for restarts in (0, 1):
+        assert run(script, tmp_path, restarts=restarts).stdout == b"ran\n"
+        again = run(script, tmp_path, restarts=restarts)
+        assert (again.returncode, again.stdout) == (1, b"")
+        assert b"a second time" in again.stderr
 
 
 def test_each_task_of_an_array_has_a_folder_and_a_claim_of_its_own(tmp_path: Path) -> None:
@@ -118,7 +131,7 @@ def test_each_task_of_an_array_has_a_folder_and_a_claim_of_its_own(tmp_path: Pat
         assert (folder / task / "claim").readlink() == Path(f"7_{task}")
     assert (folder / "claim").readlink() == Path("7_")
     assert sorted(file.name for file in folder.iterdir()) == ["0", "2", "claim"]
-    assert run(script, tmp_path, task="2").stdout, "after a requeue it goes on"
+    assert run(script, tmp_path, task="2", restarts=1).stdout, "after a requeue it goes on"
 
 
 def test_of_two_copies_of_an_array_no_task_of_the_second_does_anything(tmp_path: Path) -> None:
@@ -126,7 +139,7 @@ def test_of_two_copies_of_an_array_no_task_of_the_second_does_anything(tmp_path:
     assert run(script, tmp_path, task="0").stdout == b"ran\n"
     other = run(script, tmp_path, job="8", task="1")
     assert (other.returncode, other.stdout, other.stderr) == (0, b"", b""), "though the first has not begun that task"
-    assert run(script, tmp_path, task="1").stdout == b"ran\n"
+    assert run(script, tmp_path, task="1").stdout == b"ran\n", "the first one's is none the worse for it"
 
 
 def test_a_task_without_its_number_does_nothing(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def serve() -> Iterator[Callable[[Answerer], tuple[Server, RestConnection]]]:
 
 
 def post(body: bytes = b"{}") -> Question:
-    return Question("POST", "/slurm/v0.0.38/job/submit", "idf001", TOKEN, body=body)
+    return Question("POST", "/slurm/v0.0.38/job/submit", "idf001", TOKEN, body=lambda: body)
 
 
 def test_an_answer_is_read_and_the_token_travels_in_its_header_only(serve, caplog: pytest.LogCaptureFixture) -> None:  # type: ignore[no-untyped-def]
@@ -156,6 +156,18 @@ def test_a_proxy_of_the_environment_is_not_used(serve, monkeypatch: pytest.Monke
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     _, connection = serve(lambda stream, _: stream.sendall(OK))
     assert connection.ask(post(), 5).status == 200
+
+
+def test_whoever_finds_no_connection_free_has_sent_nothing(serve) -> None:  # type: ignore[no-untyped-def]
+    server, connection = serve(_silent)
+    both = threading.Thread(target=connection.ask_all, args=([post(), post()], 3, 3))
+    both.start()
+    while len(server.requests) < 2:
+        time.sleep(0.01)
+    with pytest.raises(Unreachable, match="no connection to slurmrestd is free"):
+        connection.ask(post(), 0.3)
+    both.join()
+    assert len(server.requests) == 2
 
 
 def test_nobody_there_is_unreachable() -> None:
