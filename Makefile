@@ -10,6 +10,7 @@ COVERS := $(addprefix tests/unit/test_,$(addsuffix .py,adjustments aid aid_arith
 	award_dates award_import award_life awards_and_jobs can_award ceilings charged_jobs charging contracts forecast \
 	ledger policy programmes programme_commands reclaims refunds restores tariffs typed_aid underuse writer)) \
 	tests/property/test_charging.py tests/property/test_lifecycle.py
+ALONE := not cluster and not kubernetes
 MEASURED := --cov=quotas --cov-branch
 WHOLE := --cov-report=term-missing:skip-covered --cov-fail-under=100
 export COVERAGE_FILE := $(CURDIR)/build/coverage
@@ -36,13 +37,18 @@ k8s-up: pool-programs ## A throwaway Kubernetes GPU pool to play with; ten minut
 k8s-down: $(VENV)/.ready ## End what `make k8s-up` left running.
 	$(BIN)/python tests/clusters/kubernetes/pool.py wipe pool --base build/kubernetes
 
-test: packages packages-postgres pool-programs checks ## All tests, those against real Slurm, sshd and PostgreSQL included.
-	IDF_TORTURE_ROUNDS=$(ROUNDS) IDF_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --durations=15 --numprocesses=auto -m "not cluster" $(MEASURED) $(WHOLE)
-	@# Those mostly wait: two clusters side by side take half the time.
+test: packages packages-postgres checks ## All tests, those on real Slurm, sshd, PostgreSQL and Kubernetes included.
+	@# The pool's programs are built on one core meanwhile: the tests on Slurm mostly wait.
+	$(MAKE) --jobs=2 test-slurm pool-programs
+	IDF_TORTURE_ROUNDS=$(ROUNDS) IDF_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --durations=15 --numprocesses=auto -m "$(ALONE)" $(MEASURED) $(WHOLE)
+	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --durations=15 -m kubernetes
+
+.PHONY: test-slurm
+test-slurm: packages $(VENV)/.ready
 	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest --durations=15 --numprocesses=2 --dist=loadfile -m cluster
 
 check: $(VENV)/.ready checks ## Lint, types, import directions, and the tests that need no database or server.
-	$(BIN)/python -m pytest -q --numprocesses=auto -m "not cluster and not slow and not database"
+	$(BIN)/python -m pytest -q --numprocesses=auto -m "$(ALONE) and not slow and not database"
 
 coverage: packages-postgres $(VENV)/.ready ## Every branch of quotas/ is taken by a test: the gate of `make test`, in minutes.
 	@# What reads from PostgreSQL has branches of its own; all others are taken on SQLite alike.

@@ -15,7 +15,7 @@ from cli.exits import Exit
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.kubernetes
 WEIGHT = 2000
 
 

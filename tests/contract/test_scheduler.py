@@ -121,7 +121,13 @@ class PoolGround(RealGround):
     sized = "v100"
 
 
-@pytest.fixture(params=["fake", *(pytest.param(site, marks=pytest.mark.cluster) for site in (*ON_SLURM, "k8s"))])
+@pytest.fixture(
+    params=[
+        "fake",
+        *(pytest.param(site, marks=pytest.mark.cluster) for site in ON_SLURM),
+        pytest.param("k8s", marks=pytest.mark.kubernetes),
+    ]
+)
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     if request.param == "fake":
         yield FakeGround()

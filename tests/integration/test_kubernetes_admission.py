@@ -16,7 +16,7 @@ from adapters.port import Accepted
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.kubernetes
 ACCOUNT = "idf-admission"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from adapters.k8s import K8sPool
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.kubernetes
 ACCOUNT = "idf-faults"
 SIMULATED = {"gpu_type": "v100"}
 

@@ -13,7 +13,7 @@ from integration.slurm_jobs import fresh, wait_for
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.kubernetes
 
 
 def _run(pool: "KubernetesPool", script: str) -> str:

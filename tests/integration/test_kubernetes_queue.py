@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from adapters.k8s import K8sPool
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.kubernetes
 ACCOUNT, CLUSTER_QUEUE = "idf-queue", "gpus"
 
 

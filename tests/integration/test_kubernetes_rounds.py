@@ -27,7 +27,7 @@ from integration.test_fault_rounds import _print
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
 
-pytestmark = [pytest.mark.cluster, pytest.mark.torture]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.torture]
 ROUNDS = int(os.environ.get("IDF_TORTURE_ROUNDS", "10"))
 JOBS_A_ROUND = 4
 WEIGHT = 2000

@@ -14,7 +14,7 @@ from adapters.upkeep import Expected, Severity
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.kubernetes
 EXPECTED = Expected(True, [], [], ["v100"], None, 3600)
 
 
