@@ -50,9 +50,8 @@ def test_of_two_copies_of_an_array_one_does_nothing(slurm_cluster: SlurmCluster,
     job, batches = spec(account, script, gpus=0, array="0-3%2"), [fresh("batch"), fresh("batch")]
     first, second = (accepted(site, job, batch) for batch in batches)
     wait_for(lambda: all(has(site, first, task, AttemptState.RUNNING) for task in (0, 1)))
-    waiting = wait_for(
-        lambda: (seen := newest(site, second, 0)) and seen.reason and seen
-    )  # slurmctld says it in its turn
+    # slurmctld says the reason when it looks at the job
+    waiting = wait_for(lambda: (seen := newest(site, second, 0)) and seen.reason and seen)
     assert (waiting.state, waiting.reason) == (AttemptState.QUEUED, "Dependency")
     for copy in (first, second):
         for task in range(4):
