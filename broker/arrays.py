@@ -68,11 +68,11 @@ class ArrayChanges:
 
 def array_changes(row: Row[Any], known: TaskRows, observation: Observation, terms: Terms) -> ArrayChanges:
     """Compare an array's tasks with what was seen of them; nothing is concluded from silence. Pure."""
-    attempts = _by_task(observation.attempts.get(job_name(row.id), ()))
-    gone = job_name(row.id) in observation.absent
+    job = job_name(row.id)
+    attempts, gone = _by_task(observation.attempts.get(job, ())), job in observation.absent
     changes = ArrayChanges(row)
     for task in sorted(open_tasks(row, known)):
-        seen, of_task, name = known.get(task), attempts.get(task, []), task_name(job_name(row.id), task)
+        seen, of_task, name = known.get(task), attempts.get(task, []), task_name(job, task)
         change = None
         try:
             if gone or name in observation.absent or name in observation.runaways:

@@ -176,16 +176,16 @@ def _terms(session: Session, desk: Desk, rows: Sequence[Row[Any]]) -> Terms:
 
 def changes_of(row: Row[Any], observation: Observation, terms: Terms) -> Changes:
     """Compare a job's row with what was seen of it. Pure."""
-    changes = Changes(row)
-    attempts = observation.attempts.get(job_name(row.id), ())
-    if job_name(row.id) in observation.absent:
+    changes, name = Changes(row), job_name(row.id)
+    attempts = observation.attempts.get(name, ())
+    if name in observation.absent:
         if _is_given_up(changes, terms):
             _lose(changes, NOBODY_KNOWS)
         return changes
     if not attempts:
         return changes  # the site could not say: nothing is concluded from silence
     try:
-        if job_name(row.id) in observation.runaways:
+        if name in observation.runaways:
             return _run_away(changes, attempts, terms)
         return _shown(changes, attempts, terms)
     except Unmeterable as error:

@@ -28,7 +28,7 @@ class Observe:
 
     def __init__(self, known: Sequence[Known], cluster: str) -> None:
         self._known, self._cluster = known, cluster
-        ids = list(dict.fromkeys(job.site_job_id for job in known))
+        ids = [job.site_job_id for job in known]
         self.request: Json = {"do": "observe", "ids": ids, "tasks": _runs_told(known)}
         self._warnings: list[str] = []
 

@@ -225,8 +225,7 @@ class _Round:
     def give_up(self, reason: Unreachable) -> None:
         """Say of what nobody has taken yet why it was not sent; whoever else works takes it all the same."""
         with self._lock:
-            untold = range(self._next, len(self._questions))
-            self._outcomes[self._next :] = [reason] * len(untold)
+            self._outcomes[self._next :] = [reason] * (len(self._questions) - self._next)
 
     def outcomes(self) -> list[Outcome]:
         """Return what is known; whoever still works learns that nothing more is to be sent."""

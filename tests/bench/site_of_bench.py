@@ -91,16 +91,23 @@ def _record(caller: Caller, job_id: str) -> tuple[Table, Mapping[str, Any]]:
 
 
 @contextmanager
+def _cluster(max_jobs: int = 20_000) -> Iterator[SlurmCluster]:
+    """Start a cluster in a folder of its own; both are ended and removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="idf-bench-"))
+    folder.chmod(0o755)
+    cluster = SlurmCluster.start("bench", folder, max_jobs=max_jobs)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def bench_region() -> Iterator[Region]:
     """Start a cluster and a region that works by itself; everything is ended and removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="idf-bench-") as folder:
-        Path(folder).chmod(0o755)
-        cluster = SlurmCluster.start("bench", Path(folder))
-        try:
-            with Region.running(Path(folder) / "region", cluster) as region:
-                yield region
-        finally:
-            cluster.stop()
+    with _cluster() as cluster, Region.running(cluster.folder.parent / "region", cluster) as region:
+        yield region
 
 
 def follow(region: Region, script: Path) -> "subprocess.Popen[bytes]":
@@ -114,19 +121,10 @@ def follow(region: Region, script: Path) -> "subprocess.Popen[bytes]":
 @contextmanager
 def bench_site(award: str = "9000h", max_jobs: int = 20_000, transport: str = "ssh") -> Iterator[BenchSite]:
     """Start a cluster and enrol it; everything is ended and removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="idf-bench-"))
-    folder.chmod(0o755)
-    cluster = SlurmCluster.start("bench", folder, max_jobs=max_jobs)
-    try:
-        region = Region.make(folder / "region", cluster, transport=transport, IDF_BROKER_EMBEDDED_WORKER="false")
-        region.start()
-        try:
-            region.enrol(award)
-        finally:
-            region.stop()
+    with _cluster(max_jobs) as cluster:
+        how = {"award": award, "transport": transport, "IDF_BROKER_EMBEDDED_WORKER": "false"}
+        with Region.running(cluster.folder.parent / "region", cluster, **how) as region:
+            pass  # enrolled by the service; the bench goes on without it
         services = bootstrap(Settings(data_dir=region.folder / "broker", allow_loopback_sites=True))
         yield BenchSite(cluster, region, services)
         services.close()
-    finally:
-        cluster.stop()
-        shutil.rmtree(folder, ignore_errors=True)

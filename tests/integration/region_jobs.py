@@ -56,7 +56,7 @@ class Jobs:
 
         A job that Slurm put back and began again has a row for each run, all of one id: each is to be charged.
         """
-        rows, ran = self._rows(), self.runs()
+        rows, ran = self.seen()
         found: dict[str, list[str]] = {"doubled": [], "lost": [], "mischarged": []}
         for id_ in self.ids:
             name = f"idf-{id_}"
@@ -69,17 +69,11 @@ class Jobs:
         assert set(ran) <= set(rows), "something ran that nobody had submitted"
         return found
 
-    def runs(self) -> Counter[str]:
-        """How often each job's program ran, by name."""
-        users = {row["User"] for found in self._rows().values() for row in found}
-        return Counter(b"".join(self._lines_of(user) for user in users).decode().split())
-
-    def elapsed_s(self) -> dict[str, list[int]]:
-        """What Slurm's accounting says that each run took, by name."""
-        return {name: [int(row["ElapsedRaw"]) for row in rows] for name, rows in self._rows().items()}
-
-    def _rows(self) -> dict[str, list[dict[str, str]]]:
-        return slurm_rows(self._region, [f"idf-{id_}" for id_ in self.ids])
+    def seen(self) -> tuple[dict[str, list[dict[str, str]]], Counter[str]]:
+        """Accounting's rows of each job, and how often its program ran, by name."""
+        rows = slurm_rows(self._region, [f"idf-{id_}" for id_ in self.ids])
+        users = {row["User"] for found in rows.values() for row in found}
+        return rows, Counter(b"".join(self._lines_of(user) for user in users).decode().split())
 
     def _lines_of(self, user: str) -> bytes:
         return self._region.cluster.run(["cat", self._file], user=user).stdout

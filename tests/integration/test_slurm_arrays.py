@@ -46,12 +46,12 @@ def has(site: SlurmSsh, job: Known, task: int, state: AttemptState) -> bool:
 def test_of_two_copies_of_an_array_one_does_nothing(slurm_cluster: SlurmCluster, site: SlurmSsh, account: str) -> None:
     """Singleton makes the second copy wait for all tasks of the first; the claim then makes each of its own end."""
     mark = fresh("mark")
-    script = f'echo "$SLURM_ARRAY_JOB_ID $SLURM_ARRAY_TASK_ID" >> ~/{mark}; sleep 3\n'
+    script = f'echo "$SLURM_ARRAY_JOB_ID $SLURM_ARRAY_TASK_ID" >> ~/{mark}; sleep 4\n'
     job, batches = spec(account, script, gpus=0, array="0-3%2"), [fresh("batch"), fresh("batch")]
     first, second = (accepted(site, job, batch) for batch in batches)
     wait_for(lambda: all(has(site, first, task, AttemptState.RUNNING) for task in (0, 1)))
-    waiting = newest(site, second, 0)
-    assert waiting is not None
+    # slurmctld says the reason when it looks at the job
+    waiting = wait_for(lambda: (seen := newest(site, second, 0)) and seen.reason and seen)
     assert (waiting.state, waiting.reason) == (AttemptState.QUEUED, "Dependency")
     for copy in (first, second):
         for task in range(4):
