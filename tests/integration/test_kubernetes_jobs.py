@@ -48,6 +48,12 @@ def ended(site: "K8sPool", job: Known) -> Attempt:
     return found
 
 
+def has_run(site: "K8sPool", job: Known) -> bool:
+    """Whether a job has run for a second at least: a pool's times are whole seconds, and a shorter run is none."""
+    told = site.observe([job]).attempts.get(job.name, ())
+    return bool(told) and told[-1].state is AttemptState.RUNNING and told[-1].elapsed_s > 0
+
+
 def log_of(site: "K8sPool", job: Known) -> bytes:
     return site.read_log(job.account, job.name, 0, 1 << 20, 0).data
 

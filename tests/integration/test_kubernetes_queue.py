@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.slurm_jobs import fresh, known, spec, wait_for
+from integration.test_kubernetes_jobs import has_run
 
 from adapters.port import Accepted, After, AfterKind, Attempt, AttemptState, JobSpec, Known
 
@@ -70,7 +71,7 @@ def test_a_job_that_is_suspended_again_is_a_new_attempt(
 ) -> None:
     job = send(site, spec(ACCOUNT, "sleep 8\n", gpus=1))
     queue.admit(job.site_job_id)
-    wait_for(lambda: states(site, job) == [AttemptState.RUNNING], limit_s=60)
+    wait_for(lambda: has_run(site, job), limit_s=60)
     queue.evict(job.site_job_id)
     wait_for(lambda: states(site, job) == [AttemptState.PREEMPTED, AttemptState.QUEUED], limit_s=60)
     first, second = attempts(site, job)

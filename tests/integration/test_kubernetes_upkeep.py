@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.slurm_jobs import fresh, spec, wait_for
-from integration.test_kubernetes_jobs import ended, send
+from integration.test_kubernetes_jobs import ended, has_run, send
 
 from adapters.k8s import K8sPool, K8sUpkeep, upkeep
 from adapters.port import AttemptState, Unreachable
@@ -43,7 +43,7 @@ def test_a_namespace_is_opened_closed_and_wiped_once_all_is_booked(
     policies = real_node.core().read_namespace(account).metadata.labels
     assert policies["pod-security.kubernetes.io/enforce"] == "restricted"
     job = send(site, spec(account, "sleep 100\n"))
-    wait_for(lambda: (seen := site.observe([job]).attempts.get(job.name)) and seen[-1].state == "running")
+    wait_for(lambda: has_run(site, job), limit_s=60)
     kept.close_account(account)
     assert ended(site, job).state is AttemptState.CANCELLED
     monkeypatch.setattr(upkeep, "GONE_S_MAX", 2.0)
