@@ -105,6 +105,8 @@ class JobSpec:
     """Environment modules of the site, loaded in this order."""
     container: str | None = None
     """An Apptainer image that the program runs in: a path at the site, or a reference with its digest."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Opaque ids that lead back to the region, by what they are of (`award`, `project`): labels, where it has any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,7 @@ def _spec(desk: Desk, row: Row[Any], payload: Row[Any], after: tuple[After, ...]
         requeues=row.requeues,
         modules=tuple(payload.modules),
         container=payload.container,
+        ids={"project": row.project_id, "award": row.award_id},
     )
 
 

@@ -74,6 +74,8 @@ class ProjectFacts:
     expiring_days: int
     export_days: int
     free_hours_first: bool
+    images: Sequence[str] | None
+    """What its jobs may name; None: any."""
 
     @property
     def data_class(self) -> DataClass:
@@ -190,6 +192,7 @@ def weigh(
     time_limit_s, notices = _time_limit(wanted, project)
     timed = wanted.model_copy(update={"time_limit_s": time_limit_s})
     check_signal(timed)
+    check_image(wanted.container, project.images)
     check_after(connection, project.id, project.name, wanted)
     data = Data(project.data_class, needs, now)
     sites = _sites(connection, project.id, wanted, rules_in_force(connection, now))
@@ -362,6 +365,7 @@ _mine = (
             for name in ("default_time_limit_s", "expiring_days", "export_days")
         ),
         _programmes.c.policy["free_hours_first"].as_boolean().label("free_hours_first"),
+        _programmes.c.policy["images"].as_json().label("images"),
     )
     .join(_programmes, _programmes.c.id == _projects.c.programme_id)
     .join(memberships, memberships.c.project_id == _projects.c.id)
@@ -416,6 +420,22 @@ def check_signal(wanted: JobIn) -> None:
         raise BadRequest(
             f"the signal would be sent {wanted.signal_s} s before the end of a job of {limit_s} s",
             f"--signal-before with less than {limit_s}, or a longer --time",
+        )
+
+
+def check_image(named: str | None, allowed: Sequence[str] | None) -> None:
+    """Refuse an image that the programme does not let its jobs name.
+
+    Raises:
+        PlacementRefused: which it lets them name.
+    """
+    if named is None or allowed is None:
+        return
+    image = named.removeprefix("docker://")
+    if not {image, image.partition("@")[0]} & set(allowed):
+        raise PlacementRefused(
+            f"the programme does not let its jobs run the image {named}",
+            f"--container with one of: {', '.join(allowed)}" if allowed else "leave out --container",
         )
 
 

@@ -14,7 +14,7 @@ FILE_BYTES_MAX = 1_000_000
 PLAIN = (
     "kind", "full_name", "shortest_months", "longest_months", "awards_per_year_max", "confidentialities", "natures",
     "regime", "scheme", "warn_at_thousandths", "notice_days", "expiring_days", "export_days", "free_hours_first",
-    "reclaim",
+    "images", "reclaim",
 )  # fmt: skip
 """Keys that go to the broker as they are; it says what is wrong with their values."""
 READ = {

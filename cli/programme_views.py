@@ -73,6 +73,8 @@ def rules(policy: Row) -> Iterator[str]:
     yield from (reclaim_text(rule) for rule in policy["reclaim"])
     if policy["free_hours_first"]:
         yield "allocated hours (GENCI, EuroHPC) are used before purchased ones"
+    if policy.get("images") is not None:
+        yield f"jobs may name these images only: {', '.join(policy['images']) or 'none'}"
 
 
 def _times(policy: Row) -> Iterator[str]:

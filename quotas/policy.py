@@ -38,6 +38,9 @@ def _is_plain_text(value: str) -> str:
 
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_is_plain_text)]
+Image = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._:/-]{0,254}(@sha256:[0-9a-f]{64})?$", max_length=330)
+]
 
 
 class ReclaimRule(BaseModel):
@@ -91,6 +94,9 @@ class ProgrammePolicy(BaseModel):
     """After its end, data may still be taken out this long."""
     free_hours_first: bool = False
     """Allocated capacity (GENCI, EuroHPC) is used before purchased capacity."""
+    images: Annotated[list[Image], Field(max_length=200)] | None = None
+    """Images that jobs may name: a reference with its digest, or a repository for all its digests. None: any that the
+    site takes. What the site or its named environments choose is not asked about."""
 
     @model_validator(mode="after")
     def _holds_together(self) -> "ProgrammePolicy":
@@ -104,6 +110,7 @@ class ProgrammePolicy(BaseModel):
             raise ValueError(f"scheme belongs to the regime exempted, this programme's is {self.regime}")
         _once("confidentialities", self.confidentialities)
         _once("natures", self.natures)
+        _once("images", self.images or [])
         _rising("warn_at_thousandths", self.warn_at_thousandths)
         _rising("after_thousandths of the reclaim rules", [rule.after_thousandths for rule in self.reclaim])
         return self

@@ -127,7 +127,8 @@ def job(spec: JobSpec, settings: K8sSettings, payload: Payload, batch: str) -> J
     )
     _require(spec.script or spec.arguments, "there is neither a script nor a command to run")
     nodes = _positive(spec.nodes, "nodes")
-    labels = {**MANAGED, JOB: spec.name, **({GPU_TYPE: _label(spec.gpu_type)} if spec.gpus else {})}
+    ids = {f"{PREFIX}/{what}": _label(id_) for what, id_ in spec.ids.items()}
+    labels = {**MANAGED, **ids, JOB: spec.name, **({GPU_TYPE: _label(spec.gpu_type)} if spec.gpus else {})}
     _require_known_to_pools(spec)
     array = _array(spec, settings)
     if array is not None:

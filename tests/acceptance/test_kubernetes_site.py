@@ -100,7 +100,8 @@ def test_each_project_has_a_namespace_that_leads_back_to_it(region: PoolRegion) 
     job = settled(ines, ines.json("jobs", "--limit", "1")[0]["id"])
     (pod,) = pods_of(region, job["id"])
     assert pod.metadata.namespace.startswith("idf-prj-")
-    assert pod.metadata.labels["idf-compute/job"] == f"idf-{job['id']}"
+    labels = {name: pod.metadata.labels[f"idf-compute/{name}"] for name in ("job", "project", "award")}
+    assert labels == {"job": f"idf-{job['id']}", "project": pod.metadata.namespace[4:], "award": job["award"]}
 
 
 def test_what_everybody_may_know_of_it(region: PoolRegion) -> None:

@@ -14,6 +14,7 @@ class CuttingProxy:
         self._target = (host, port)
         self._lock = threading.Lock()
         self._left: dict[str, int] = {}
+        self._open: set[socket.socket] = set()
         self.cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -23,6 +24,15 @@ class CuttingProxy:
         """Cut the connection on which the next `size` bytes of this direction are used up, once."""
         with self._lock:
             self._left[direction] = size
+
+    def cut_all(self) -> None:
+        """Cut every connection that is open now."""
+        with self._lock:
+            ends, self._open = self._open, set()
+            self.cuts += len(ends) // 2
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def let_pass(self) -> None:
         """Cut nothing any more."""
@@ -45,6 +55,8 @@ class CuttingProxy:
                 near.close()
                 continue
             far.settimeout(None)
+            with self._lock:
+                self._open |= {near, far}
             for source, target, direction in ((near, far, TO_SITE), (far, near, FROM_SITE)):
                 threading.Thread(target=self._pass_on, args=(source, target, direction), daemon=True).start()
 
@@ -58,6 +70,8 @@ class CuttingProxy:
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+            with self._lock:
+                self._open.discard(end)
             end.close()
 
     def _allowed(self, direction: str, size: int) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,9 @@ import kubernetes
 import pytest
 from clusters.cutting_proxy import FROM_SITE, TO_SITE, CuttingProxy
 from clusters.kubernetes.region import PoolRegion
-from integration.test_fault_rounds import _print
+from integration.slurm_jobs import wait_for
+from integration.test_fault_rounds import HOUR_S, _make_older, _print, clock
+from kubernetes.client.exceptions import ApiException
 
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
@@ -31,6 +34,16 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.torture]
 ROUNDS = int(os.environ.get("IDF_TORTURE_ROUNDS", "10"))
 JOBS_A_ROUND = 4
 WEIGHT = 2000
+JOB = "idf-compute/job"
+QUOTA = "idf-backstop"
+GONE_S = 70
+"""The pool's garbage collector takes the pods of a node that is gone for some 40 s, when it looks every 20 s."""
+COMPACT = """
+import json, sys, urllib.request as web
+def ask(what, body):
+    return json.load(web.urlopen(f"http://127.0.0.1:2379/v3/kv/{what}", json.dumps(body).encode(), 10))
+ask("compaction", {"revision": ask("range", {"key": "AA=="})["header"]["revision"], "physical": True})
+"""
 
 
 @dataclass
@@ -57,6 +70,7 @@ def rig(real_node: "KubernetesPool", tmp_path: Path) -> Iterator[Rig]:
     region.kubeconfig = _through(proxy, real_node.kubeconfig("broker"), tmp_path / "kubeconfig")
     region.start()
     region.enrol("10000h")
+    _make_older(region)
     yield Rig(region, proxy)
     region.stop()
     proxy.close()
@@ -110,15 +124,176 @@ def restarted(*daemons: str) -> Fault:
     return fault
 
 
+@contextmanager
+def streams_cut(rig: Rig, _: int) -> Iterator[None]:
+    """Everything that is open breaks off, the two streams among it, and again while jobs come in."""
+    rig.proxy.cut_all()
+    yield
+    for _ in range(1 + random.randrange(3)):
+        time.sleep(random.uniform(0, 1))
+        rig.proxy.cut_all()
+
+
+@contextmanager
+def history_forgotten(rig: Rig, turn: int) -> Iterator[None]:
+    """etcd compacts all it has, and an API server that knows nothing of before answers 410 to whoever resumes."""
+    (rig.pool.kill_daemon if turn % 2 else rig.pool.stop_daemon)("kube-apiserver")
+    done = rig.pool.inside([sys.executable, "-c", COMPACT])
+    assert done.returncode == 0, done.stderr
+    rig.pool.start_daemon("kube-apiserver")
+    yield
+    rig.pool.wait(rig.pool.answers, "the API server did not come back", "kube-apiserver")
+
+
+@contextmanager
+def clock_off(rig: Rig, turn: int) -> Iterator[None]:
+    """The broker's clock is an hour ahead, or behind; the pool's is right."""
+    rig.region.stop()
+    with clock(rig.region, f"{'+' if turn % 2 else '-'}{HOUR_S}"):
+        rig.region.start()
+        yield
+        time.sleep(random.uniform(0, 4))
+        rig.region.kill()
+    rig.region.start()
+
+
+@contextmanager
+def pods_evicted(rig: Rig, _: int) -> Iterator[None]:
+    yield
+    for pod in _running(rig):
+        name, space = pod.metadata.name, pod.metadata.namespace
+        with _may_be_gone():
+            rig.pool.core().create_namespaced_pod_eviction(name, space, {"metadata": {"name": name}})
+
+
+@contextmanager
+def jobs_deleted(rig: Rig, _: int) -> Iterator[None]:
+    yield
+    batch = kubernetes.client.BatchV1Api(rig.pool.client())
+    for pod in _running(rig):
+        with _may_be_gone():
+            batch.delete_namespaced_job(
+                pod.metadata.labels[JOB], pod.metadata.namespace, propagation_policy="Background"
+            )
+
+
+def _running(rig: Rig) -> list[Any]:
+    """Pods that run; waits for the first, for a while."""
+    found: list[Any] = []
+    for _ in range(50):
+        pods = rig.pool.core().list_pod_for_all_namespaces(label_selector=JOB, field_selector="status.phase=Running")
+        found = [pod for pod in pods.items if pod.metadata.deletion_timestamp is None]
+        if found:
+            break
+        time.sleep(0.1)
+    return found
+
+
+@contextmanager
+def _may_be_gone() -> Iterator[None]:
+    try:
+        yield
+    except ApiException as error:
+        if error.status != 404:
+            raise
+
+
+@contextmanager
+def quota_full(rig: Rig, _: int) -> Iterator[None]:
+    """The pool's admin takes the project's backstop away: admission refuses every further Job."""
+    _set_quota(rig, "0")
+    yield
+    time.sleep(2)
+    _set_quota(rig, "20000")
+
+
+def _set_quota(rig: Rig, jobs_max: str) -> None:
+    core, hard = rig.pool.core(), "count/jobs.batch"
+    (space,) = {pod.metadata.namespace for pod in core.list_pod_for_all_namespaces(label_selector=JOB).items}
+    core.patch_namespaced_resource_quota(QUOTA, space, {"spec": {"hard": {hard: jobs_max}}})
+
+    def counts() -> bool:
+        quota = core.read_namespaced_resource_quota(QUOTA, space)
+        return bool(quota.spec.hard[hard] == (quota.status.hard or {}).get(hard))
+
+    wait_for(counts)
+
+
+@contextmanager
+def node_deleted(rig: Rig, turn: int) -> Iterator[None]:
+    """The node is taken out of the pool, for long enough to lose its pods or not, and comes back."""
+    rig.pool.core().delete_node(rig.pool.node)
+    yield
+    time.sleep(GONE_S if turn % 2 else random.uniform(0, 3))
+    rig.pool.kill_daemon("kubelet")
+    rig.pool.start_daemon("kubelet")
+    rig.pool.wait(rig.pool.node_is_ready, "the node did not come back", "kubelet")
+
+
 FAULTS: dict[str, Fault] = {
     "broker killed": broker_killed,
     "request cut off": cut(TO_SITE, 12_000),
     "answer cut off": cut(FROM_SITE, 20_000),
+    "streams cut": streams_cut,
+    "history forgotten": history_forgotten,
+    "kubelet restarted": restarted("kubelet"),
+    "pods evicted": pods_evicted,
+    "Jobs deleted": jobs_deleted,
+    "quota full": quota_full,
+    "clock off by an hour": clock_off,
+    "node deleted": node_deleted,
     "API server restarted": restarted("kube-apiserver"),
     "etcd restarted": restarted("kube-apiserver", "etcd"),
     "controllers restarted": restarted("kube-controller-manager", "kube-scheduler"),
-    "kubelet restarted": restarted("kubelet"),
 }
+ENDS = {
+    "pods evicted": {"preempted"},
+    "Jobs deleted": {"cancelled"},
+    "quota full": {"failed"},
+    "node deleted": {"node_failed", "cancelled"},
+}
+"""How else than well a job may end by a fault."""
+GONE = ("cancelled", "failed")
+"""The ends of those whose Job was deleted, or never made."""
+
+
+class Record:
+    """Every pod of ours that the pool ever had, as it was last, also of those that are gone."""
+
+    def __init__(self, pool: "KubernetesPool") -> None:
+        self._core, self._stop = pool.core(), threading.Event()
+        self._lock = threading.Lock()
+        self._pods: dict[str, dict[str, Any]] = {}
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def of(self, name: str) -> list[Any]:
+        with self._lock:
+            return list(self._pods.get(name, {}).values())
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        every = self._core.list_pod_for_all_namespaces
+        while not self._stop.is_set():
+            try:
+                listed = every(label_selector=JOB, _request_timeout=5)
+                for pod in listed.items:
+                    self._take(pod)
+                since = listed.metadata.resource_version
+                stream = kubernetes.watch.Watch().stream(
+                    every, label_selector=JOB, resource_version=since, timeout_seconds=5, _request_timeout=10
+                )
+                for event in stream:
+                    self._take(event["object"])
+            except Exception:  # noqa: BLE001  the API server is away, or forgot what was before
+                self._stop.wait(0.05)
+
+    def _take(self, pod: Any) -> None:
+        with self._lock:
+            self._pods.setdefault(pod.metadata.labels[JOB], {})[pod.metadata.uid] = pod
 
 
 class Jobs:
@@ -126,6 +301,7 @@ class Jobs:
 
     def __init__(self, rig: Rig) -> None:
         self._rig, self.ids = rig, []
+        self.record = Record(rig.pool)
         headers = {"Authorization": f"Bearer {rig.region.token('ines')}"}
         self._client = httpx.Client(base_url=f"{rig.region.url}/v1", headers=headers, timeout=30)
 
@@ -148,33 +324,44 @@ class Jobs:
     def job(self, id_: str) -> Any:
         return self._client.get(f"/jobs/{id_}").raise_for_status().json()
 
-    def tally(self) -> dict[str, list[str]]:
-        """Name the jobs that stand or ran at the site twice or never, or were charged otherwise than their pod says."""
-        core = self._rig.pool.core()
-        jobs = kubernetes.client.BatchV1Api(self._rig.pool.client()).list_job_for_all_namespaces().items
-        named = Counter(job.metadata.name for job in jobs)
-        pods: dict[str, list[Any]] = {}
-        for pod in core.list_pod_for_all_namespaces(label_selector="idf-compute/job").items:
-            pods.setdefault(pod.metadata.labels["idf-compute/job"], []).append(pod)
+    def tally(self, fault_of: dict[str, str]) -> dict[str, list[str]]:
+        """Name the jobs that were sent or ran twice or never, or were charged otherwise than their pod says."""
+        batch = kubernetes.client.BatchV1Api(self._rig.pool.client())
+        named = Counter(job.metadata.name for job in batch.list_job_for_all_namespaces().items)
         found: dict[str, list[str]] = {"doubled": [], "lost": [], "mischarged": []}
         for id_ in self.ids:
-            name = f"idf-{id_}"
-            own = pods.get(name, [])
-            logs = [core.read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace) for pod in own]
-            if named[name] > 1 or "".join(logs).count("ran") > 1:
+            job, pods = self.job(id_), self.record.of(f"idf-{id_}")
+            log = "".join(map(self._log, pods))
+            if named[f"idf-{id_}"] > 1 or len(pods) > 1 or log.count("ran") > 1:
                 found["doubled"].append(id_)
-            elif not named[name] or len(own) != 1 or logs != ["ran\n"]:
+            elif self._is_lost(job, fault_of[id_], log) or not named[f"idf-{id_}"] + (job["state"] in GONE):
                 found["lost"].append(id_)
-            elif not self._is_charged(id_, own[0]):
+            elif [(usage["elapsed_s"], usage["charged_credits"]) for usage in job["usage"]] != list(map(_due, pods)):
                 found["mischarged"].append(id_)
         return found
 
-    def _is_charged(self, id_: str, pod: Any) -> bool:
-        ended = pod.status.container_statuses[0].state.terminated.finished_at
-        elapsed_s = int((ended - pod.status.start_time).total_seconds())
-        job = self.job(id_)
-        amounts = [(usage["elapsed_s"], usage["charged_credits"]) for usage in job["usage"]]
-        return job["state"] == "succeeded" and amounts == [(elapsed_s, elapsed_s * WEIGHT)]
+    def _is_lost(self, job: Any, fault: str, log: str) -> bool:
+        """Whether a job ended otherwise than it may; what takes a pod away takes its log too."""
+        if job["state"] != "succeeded":
+            return job["state"] not in ENDS.get(fault, ())
+        return log != "ran\n" and bool(log or fault not in ENDS)
+
+    def _log(self, pod: Any) -> str:
+        """A pod's log, empty where it went with its pod."""
+        with _may_be_gone():
+            return str(self._rig.pool.core().read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace))
+        return ""
+
+
+def _due(pod: Any) -> tuple[int, int]:
+    """The seconds and the credits that a pod comes to by its own times, or by those of whoever took it away."""
+    state = (pod.status.container_statuses or [None])[0]
+    ended = state.state.terminated if state else None
+    lost = next((c for c in pod.status.conditions or () if c.type == "DisruptionTarget"), None)
+    end = ended.finished_at if ended else lost.last_transition_time if lost else None
+    start = pod.status.start_time
+    elapsed_s = int((end - start).total_seconds()) if start and end else 0
+    return elapsed_s, elapsed_s * WEIGHT
 
 
 @pytest.mark.timeout(600 + 60 * ROUNDS)
@@ -182,16 +369,17 @@ def test_nothing_is_doubled_lost_or_mischarged(rig: Rig) -> None:
     jobs, turns, fault_of = Jobs(rig), Counter[str](), dict[str, str]()
     for number in range(ROUNDS):
         name = list(FAULTS)[number % len(FAULTS)]
-        before = jobs.submit(1, seconds=random.uniform(0, 3))
+        before = jobs.submit(1, seconds=random.uniform(0, 3) + 2 * (name in ENDS))
         time.sleep(random.uniform(0, 1.5))
         with FAULTS[name](rig, turns[name]):
             during = jobs.submit(JOBS_A_ROUND - 1, seconds=random.uniform(0, 1))
             time.sleep(random.uniform(0, 1))
         turns[name] += 1
         fault_of |= dict.fromkeys([*before, *during], name)
-        jobs.wait([*before, *during], limit_s=180)
+        jobs.wait([*before, *during], limit_s=180 + GONE_S)
         sys.stderr.write(f"   round {number + 1}/{ROUNDS}: {name}\n")
-    tally = jobs.tally()
+    jobs.record.close()
+    tally = jobs.tally(fault_of)
     _print(turns, fault_of, tally, rig.proxy.cuts)
     assert not any(tally.values()), tally
     assert len(FAULTS) > ROUNDS or rig.proxy.cuts, "no cut fell into a connection: the test proved nothing"

@@ -259,6 +259,21 @@ def test_images_run_where_a_site_offers_that(region: World) -> None:
     assert "is an image already" in region.refused(named_environment="torch", container="x.sif", site=other)["detail"]
 
 
+def test_a_programme_says_which_images_its_jobs_may_name(region: World) -> None:
+    image = f"docker://registry.example/torch@sha256:{'0' * 64}"
+    other = with_site(region, containers=True)
+    region.post("olga", "/environments", {"site": other, "name": "theirs", "about": "x", "container": "theirs.sif"})
+    policy = {"kind": "pack-ia", "default_time_limit_s": 1800, "images": ["registry.example/torch", "images/a.sif"]}
+    region.post("marc", "/programmes/pack-ia-2026/policy", policy)
+    problem = region.refused(container="docker://registry.example/torch-of-mine@sha256:" + "0" * 64)
+    assert "does not let its jobs run the image docker://registry.example/torch-of-mine@" in problem["detail"]
+    assert problem["remedy"] == "--container with one of: registry.example/torch, images/a.sif"
+    for allowed in ({"container": image}, {"container": "images/a.sif"}, {"named_environment": "theirs"}, {}):
+        region.submit(site=other, **allowed)
+    region.post("marc", "/programmes/pack-ia-2026/policy", {**policy, "images": []})
+    assert region.refused(container=image)["remedy"] == "leave out --container"
+
+
 def test_outputs_are_listed_in_pages_and_read_in_pieces(region: World) -> None:
     job = region.submit()
     path = f"/jobs/{job['id']}/outputs"

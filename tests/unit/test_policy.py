@@ -125,6 +125,8 @@ def test_calendar_months(start_on: date, months: int, last: date) -> None:
         ),
         ({"natures": ["none", "none"]}, "natures names a value twice"),
         ({"confidentialities": ["public", "public"]}, "confidentialities names a value twice"),
+        ({"images": ["a/b", "a/b"]}, "images names a value twice"),
+        ({"images": ["a b"]}, "should match pattern"),
         ({"warn_at_thousandths": [900, 750]}, "warn_at_thousandths must rise from one to the next"),
         (
             {"reclaim": [{"after_thousandths": 500, "used_below_thousandths": 100, "take_thousandths": 500}] * 2},

@@ -272,6 +272,8 @@ def test_a_programme_without_bounds_in_words(run: Any, broker: Any) -> None:
         ({"shortest_months": 1}, "an award lasts at least 1 month"),
         ({"shortest_months": 3}, "an award lasts at least 3 months"),
         ({"longest_months": 1}, "an award lasts at most 1 month"),
+        ({"images": []}, "jobs may name these images only: none"),
+        ({"images": ["a/b", "c"]}, "jobs may name these images only: a/b, c"),
         ({"regime": "exempted", "scheme": "SA.1"}, "its help is aid under the exempted scheme SA.1"),
     ],
 )
