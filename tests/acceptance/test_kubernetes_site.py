@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from clusters.kubernetes.region import PoolRegion
 from clusters.people import Shell
+from sqlmodel import col, update
 
 from adapters.k8s.manifests import FINALIZER
+from broker.bootstrap import bootstrap
+from broker.leaving import take_back_all
+from broker.settings import Settings
 from cli.exits import Exit
+from quotas.award_life import AwardState
+from quotas.models import Award
 
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
@@ -44,6 +50,14 @@ def pods_of(region: PoolRegion, job_id: str) -> list[Any]:
     return found
 
 
+def let_go_of(region: PoolRegion, job_id: str) -> None:
+    """Wait until the broker's finalizer holds nothing of a job any more."""
+    until = time.monotonic() + 30
+    while any(FINALIZER in (pod.metadata.finalizers or ()) for pod in pods_of(region, job_id)):
+        assert time.monotonic() < until
+        time.sleep(0.3)
+
+
 def test_a_job_is_sent_followed_observed_and_charged(region: PoolRegion, tmp_path: Path) -> None:
     ines = Shell(region, "ines")
     (tmp_path / "data.txt").write_text("snapshot\n")
@@ -63,11 +77,7 @@ def test_the_site_lets_go_of_what_is_booked(region: PoolRegion) -> None:
     ines = Shell(region, "ines")
     done = ines.type("submit", "--gpus", "1", "--time", "5m", "--json", "--", "true")
     assert done.returncode == Exit.OK, done.stderr
-    job = settled(ines, ines.json("jobs", "--limit", "1")[0]["id"])
-    until = time.monotonic() + 30
-    while any(FINALIZER in (pod.metadata.finalizers or ()) for pod in pods_of(region, job["id"])):
-        assert time.monotonic() < until
-        time.sleep(0.3)
+    let_go_of(region, settled(ines, ines.json("jobs", "--limit", "1")[0]["id"])["id"])
 
 
 def test_a_broker_that_died_before_that_picks_up(region: PoolRegion) -> None:
@@ -102,6 +112,61 @@ def test_each_project_has_a_namespace_that_leads_back_to_it(region: PoolRegion) 
     assert pod.metadata.namespace.startswith("idf-prj-")
     labels = {name: pod.metadata.labels[f"idf-compute/{name}"] for name in ("job", "project", "award")}
     assert labels == {"job": f"idf-{job['id']}", "project": pod.metadata.namespace[4:], "award": job["award"]}
+
+
+def test_why_a_job_waits_stands_in_show(region: PoolRegion) -> None:
+    ines = Shell(region, "ines")
+    for _ in range(2):
+        ines.type("submit", "--gpus", "8", "--time", "5m", "--", "sleep", "100")
+    second, first = (job["id"] for job in ines.json("jobs", "--limit", "2"))
+    until = time.monotonic() + 60
+    while "Insufficient nvidia.com/gpu" not in (shown := ines.type("show", second).stdout):
+        assert time.monotonic() < until, shown
+        time.sleep(0.3)
+    assert ines.type("cancel", first, second).returncode == Exit.OK
+    assert {settled(ines, id_)["state"] for id_ in (first, second)} == {"cancelled"}
+
+
+def test_a_namespace_goes_with_the_last_award_of_its_project(region: PoolRegion) -> None:
+    paul, core = Shell(region, "paul"), region.cluster.core()
+    paul.type("submit", "--gpus", "1", "--time", "5m", "--", "true")
+    job = settled(paul, paul.json("jobs", "--limit", "1")[0]["id"])
+    (pod,) = pods_of(region, job["id"])
+    space = pod.metadata.namespace
+    let_go_of(region, job["id"])
+    region.stop()
+    services = bootstrap(Settings(data_dir=region.folder / "broker", allow_loopback_sites=True))
+    theirs = update(Award).where(col(Award.id) == job["award"])
+    try:
+        assert take_back_all(services) == 0, "its award still runs"
+        with services.database.write() as session:
+            session.execute(theirs.values(state=AwardState.CLOSED.value, final_credits=0))
+        assert take_back_all(services) == 1
+        assert space not in {each.metadata.name for each in core.list_namespace().items}
+    finally:
+        with services.database.write() as session:
+            session.execute(theirs.values(state=AwardState.ACTIVE.value, final_credits=None))
+        services.close()
+        region.start()
+    paul.type("submit", "--gpus", "1", "--time", "5m", "--", "true")
+    again = settled(paul, paul.json("jobs", "--limit", "1")[0]["id"])
+    assert (again["state"], pods_of(region, again["id"])[0].metadata.namespace) == ("succeeded", space)
+
+
+def test_a_site_doctor_looks_at_the_pool(region: PoolRegion) -> None:
+    olga, core = Shell(region, "olga"), region.cluster.core()
+    done = olga.type("site", "doctor", region.cluster.name)
+    assert done.returncode == Exit.OK, done.stderr
+    assert f"kubernetes {region.cluster.version.lstrip('v')}" in done.stdout
+    label = {"nvidia.com/gpu.replicas": "4"}
+    core.patch_node(region.cluster.node, {"metadata": {"labels": label}})
+    try:
+        found = olga.type("site", "doctor", region.cluster.name)
+        assert found.returncode == Exit.REFUSED
+        assert "share a GPU by time slicing" in found.stderr
+    finally:
+        core.patch_node(region.cluster.node, {"metadata": {"labels": dict.fromkeys(label)}})
+    assert olga.type("site", "doctor", region.cluster.name).returncode == Exit.OK
 
 
 def test_what_everybody_may_know_of_it(region: PoolRegion) -> None:

@@ -83,6 +83,40 @@ def test_a_broker_stays_in_namespaces_of_its_own(
         core.delete_namespace(theirs)
 
 
+EGRESS: dict[str, tuple[dict[str, Any], str]] = {
+    "everything": ({"egress": [{}]}, "secrets"),
+    "the metadata address": ({"egress": [{"to": [{"ipBlock": {"cidr": "169.254.0.0/16"}}]}]}, "secrets"),
+    "all but another address": (
+        {"egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}]}]}, "secrets",
+    ),
+    "one direction": ({"policyTypes": ["Ingress"]}, "both directions"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EGRESS, ids=lambda name: name.replace(" ", "-"))
+def test_a_broker_opens_no_way_to_the_metadata_address(
+    site: K8sPool, broker: kubernetes.client.ApiClient, case: str
+) -> None:
+    changes, words = EGRESS[case]
+    policies = kubernetes.client.NetworkingV1Api(broker)
+    body = {"metadata": {"name": fresh()}, "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], **changes}}
+    with pytest.raises(ApiException, match=words):
+        policies.create_namespaced_network_policy(ACCOUNT, body)
+
+
+def test_a_broker_opens_what_the_site_allows(
+    k8s_site: Callable[..., K8sPool], kubernetes_pool: "KubernetesPool"
+) -> None:
+    account = fresh("idf-egress")
+    k8s_site(egress=("0.0.0.0/0", "2001:db8::/32")).require_space(account)
+    policies = kubernetes.client.NetworkingV1Api(kubernetes_pool.client())
+    (made,) = policies.list_namespaced_network_policy(account).items
+    blocks = [rule.to[0].ip_block for rule in made.spec.egress if rule.to[0].ip_block]
+    assert [(block.cidr, block._except) for block in blocks] == [
+        ("0.0.0.0/0", ["169.254.169.254/32"]), ("2001:db8::/32", None),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("act", ["list_namespaced_secret", "list_namespaced_config_map"])
 def test_a_broker_reads_no_secret(site: K8sPool, broker: kubernetes.client.ApiClient, act: str) -> None:
     with pytest.raises(ApiException) as denied:

@@ -109,6 +109,30 @@ def test_a_job_past_its_limit_is_timed_out(site: "K8sPool") -> None:
     assert 59 <= last.elapsed_s <= 75
 
 
+def test_a_cancelled_job_may_put_its_things_in_order(site: "K8sPool") -> None:
+    """SIGTERM reaches the user's program, and what it does then is waited for."""
+    script = "trap 'sleep 1; exit 9' TERM\necho ready\nwhile true; do sleep 0.1; done\n"
+    job = send(site, spec(ACCOUNT, script))
+    wait_for(lambda: log_of(site, job) == b"ready\n")
+    assert isinstance(site.cancel([job])[job.name], Accepted)
+    last = ended(site, job)
+    assert (last.state, last.exit_code) == (AttemptState.CANCELLED, 9)
+
+
+def test_a_cancelled_job_that_does_not_end_is_ended(
+    k8s_site: "Callable[..., K8sPool]", real_node: "KubernetesPool"
+) -> None:
+    site = k8s_site(kill_grace_s=2)
+    job = send(site, spec(ACCOUNT, "trap '' TERM\necho ready\nwhile true; do sleep 0.1; done\n"))
+    wait_for(lambda: log_of(site, job) == b"ready\n")
+    begun = datetime.now(UTC)
+    site.cancel([job])
+    last = ended(site, job)
+    assert (last.state, last.exit_code) == (AttemptState.CANCELLED, 137)
+    assert last.ended_at is not None
+    assert 1 <= (last.ended_at - begun).total_seconds() <= 15
+
+
 def test_out_of_memory_is_told_apart(site: "K8sPool") -> None:
     eater = "x=xxxxxxxxxxxxxxxx; while true; do x=$x$x; done\n"
     last = ended(site, send(site, spec(ACCOUNT, eater, memory_mib=16)))

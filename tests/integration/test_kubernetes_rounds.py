@@ -253,8 +253,6 @@ ENDS = {
     "node deleted": {"node_failed", "cancelled"},
 }
 """How else than well a job may end by a fault."""
-GONE = ("cancelled", "failed")
-"""The ends of those whose Job was deleted, or never made."""
 
 
 class Record:
@@ -334,17 +332,19 @@ class Jobs:
             log = "".join(map(self._log, pods))
             if named[f"idf-{id_}"] > 1 or len(pods) > 1 or log.count("ran") > 1:
                 found["doubled"].append(id_)
-            elif self._is_lost(job, fault_of[id_], log) or not named[f"idf-{id_}"] + (job["state"] in GONE):
+            elif self._is_lost(job, fault_of[id_], log, there=bool(named[f"idf-{id_}"])):
                 found["lost"].append(id_)
             elif [(usage["elapsed_s"], usage["charged_credits"]) for usage in job["usage"]] != list(map(_due, pods)):
                 found["mischarged"].append(id_)
         return found
 
-    def _is_lost(self, job: Any, fault: str, log: str) -> bool:
-        """Whether a job ended otherwise than it may; what takes a pod away takes its log too."""
-        if job["state"] != "succeeded":
-            return job["state"] not in ENDS.get(fault, ())
-        return log != "ran\n" and bool(log or fault not in ENDS)
+    def _is_lost(self, job: Any, fault: str, log: str, *, there: bool) -> bool:
+        """Whether a job ended otherwise than it may; what takes a Job or a pod away takes its log too."""
+        whole = job["state"] == "succeeded" and log == "ran\n" and there
+        cut_short = fault in ENDS and job["state"] in {"succeeded", *ENDS[fault]} and log in ("", "ran\n")
+        if not whole and not cut_short:
+            sys.stderr.write(f"   {fault}: {job['state']}, {job['reason']}, log {log!r}, Job {there}\n")
+        return not whole and not cut_short
 
     def _log(self, pod: Any) -> str:
         """A pod's log, empty where it went with its pod."""
