@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from adapters.k8s.client import Api, Json, NotFound
-from adapters.k8s.manifests import JOB
+from adapters.k8s.manifests import JOB, WORKLOAD_OF
+from adapters.k8s.settings import Kueue
 from adapters.port import SiteEvent
 
 PODS_MAX = 8
@@ -17,8 +18,8 @@ EVENTS_MAX = 100
 TEXT_MAX = 1000
 
 
-def events_of(api: Api, account: str, name: str) -> tuple[SiteEvent, ...]:
-    """Return what was said of a Job and its newest pods, oldest first.
+def events_of(api: Api, account: str, name: str, kueue: Kueue | None = None) -> tuple[SiteEvent, ...]:
+    """Return what was said of a Job, its newest pods and its place in the pool's queue, oldest first.
 
     Raises:
         Unreachable: the site did not answer.
@@ -29,10 +30,20 @@ def events_of(api: Api, account: str, name: str) -> tuple[SiteEvent, ...]:
         newest = sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))[-PODS_MAX:]
         about = [f"involvedObject.kind=Job,involvedObject.name={name}"]
         about += [f"involvedObject.uid={pod['metadata']['uid']}" for pod in newest]
+        about += [f"involvedObject.uid={uid}" for uid in _queued(api, account, name, kueue)]
         told = [each for chosen in about for each in _listed(api, f"{path}/events", chosen)]
     except NotFound:
         return ()
     return tuple(sorted(told, key=lambda event: event.at)[-EVENTS_MAX:])
+
+
+def _queued(api: Api, account: str, name: str, kueue: Kueue | None) -> Iterator[str]:
+    """The uids of what stands for a Job in the queue, which says there why it admits it not."""
+    if kueue is None:
+        return
+    uid = api.get(f"/apis/batch/v1/namespaces/{account}/jobs/{name}")["metadata"]["uid"]
+    path = f"/apis/kueue.x-k8s.io/{kueue.api}/namespaces/{account}/workloads"
+    yield from (each["metadata"]["uid"] for each in _items(api.get(path, labelSelector=f"{WORKLOAD_OF}={uid}")))
 
 
 def _listed(api: Api, path: str, chosen: str) -> Iterator[SiteEvent]:

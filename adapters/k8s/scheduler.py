@@ -140,7 +140,7 @@ class K8sPool:
     def site_events(self, account: str, name: str) -> Sequence[SiteEvent]:
         """See the port's Teller."""
         require_namespace(account)
-        return events.events_of(self.api(), account, name)
+        return events.events_of(self.api(), account, name, self._settings.kueue)
 
     def list_outputs(self, account: str, name: str, tasks: Sequence[int] | None = None) -> Outputs:
         """See the port: a pod's files go with it."""

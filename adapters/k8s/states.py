@@ -28,12 +28,15 @@ def attempts_of(job: SeenJob | None, pods: Iterable[SeenPod], cluster: str, now:
     A Job that somebody deleted is known by its pods alone, which its finalizer keeps until they are metered.
     """
     rounds = _rounds(pods)
-    attempts = [_attempt(number, group, job, cluster, now) for number, group in enumerate(rounds, 1)]
+    attempts = [
+        _attempt(number, group, job, cluster, now, last=number == len(rounds)) for number, group in enumerate(rounds, 1)
+    ]
     if job is None:
         return tuple(attempts)
     if not attempts:
         return () if job.had_pods else (_without_pod(job, cluster, 1),)  # what it used cannot be learnt any more
-    if attempts[-1].state.ended and not job.finished and job.cancelled_at is None:
+    waited_again = bool(job.queue) and attempts[-1].state is AttemptState.PREEMPTED
+    if attempts[-1].state.ended and not job.finished and (job.cancelled_at is None or waited_again):
         if not job.suspended:
             return ()  # another pod may follow, or the Job is about to be told finished
         attempts.append(_without_pod(job, cluster, len(attempts) + 1))
@@ -92,12 +95,14 @@ def _without_pod(job: SeenJob, cluster: str, number: int) -> Attempt:
     )  # fmt: skip
 
 
-def _attempt(number: int, pods: Sequence[SeenPod], job: SeenJob | None, cluster: str, now: datetime) -> Attempt:
+def _attempt(
+    number: int, pods: Sequence[SeenPod], job: SeenJob | None, cluster: str, now: datetime, *, last: bool
+) -> Attempt:
     first, size = pods[0], pods[0].size
     started_at = min((pod.started_at for pod in pods if pod.started_at), default=None)
     over = all(pod.over for pod in pods) and (job is None or _complete(pods, job))
     told = _telling(pods) if over else next((pod for pod in pods if not pod.over), first)
-    state = _end(pods, told, job) if over else AttemptState.RUNNING if started_at else AttemptState.QUEUED
+    state = _end(pods, told, job, last=last) if over else AttemptState.RUNNING if started_at else AttemptState.QUEUED
     ended_at = max((pod.ended_at or pod.deleted_at or pod.created_at for pod in pods), default=None) if over else None
     if ended_at is not None and started_at is not None:
         ended_at = max(ended_at, started_at)
@@ -137,7 +142,7 @@ def _telling(pods: Sequence[SeenPod]) -> SeenPod:
     return min(failed or pods, key=lambda pod: (pod.deleted_at is not None, pod.ended_at or pod.created_at, pod.index))
 
 
-def _end(pods: Sequence[SeenPod], told: SeenPod, job: SeenJob | None) -> AttemptState:
+def _end(pods: Sequence[SeenPod], told: SeenPod, job: SeenJob | None, *, last: bool) -> AttemptState:
     """The first of these that holds; what the node says of a pod comes before what was wished of it."""
     lost = bool(told.disruption) or told.status_reason in _LOST or told.status_reason.startswith("OutOf")
     suspended = job is not None and (job.suspended or bool(job.queue))  # it may be admitted again by now
@@ -145,13 +150,20 @@ def _end(pods: Sequence[SeenPod], told: SeenPod, job: SeenJob | None) -> Attempt
         (all(pod.phase == "Succeeded" for pod in pods), AttemptState.SUCCEEDED),
         (told.status_reason == "DeadlineExceeded", AttemptState.TIMED_OUT),
         (told.container_reason == "OOMKilled", AttemptState.OUT_OF_MEMORY),
-        (job is not None and job.cancelled_at is not None, AttemptState.CANCELLED),
+        (last and job is not None and _cancelled(told, job), AttemptState.CANCELLED),
         (told.disruption in _PREEMPTED, AttemptState.PREEMPTED),
         (lost, AttemptState.NODE_FAILED),
         (told.deleted_at is not None and suspended, AttemptState.PREEMPTED),
         (told.deleted_at is not None, AttemptState.CANCELLED),
     )
     return next((state for holds, state in cases if holds), AttemptState.FAILED)
+
+
+def _cancelled(told: SeenPod, job: SeenJob) -> bool:
+    """Whether a wish ended it. One that the pool's queue took away before has ended by that, and waited again."""
+    if job.cancelled_at is None:
+        return False
+    return not (job.queue and told.deleted_at and told.ended_at and told.ended_at < job.cancelled_at)
 
 
 def _native(told: SeenPod, job: SeenJob | None) -> str:

@@ -62,6 +62,8 @@ def test_a_job_waits_in_the_queue_until_it_is_admitted(site: "K8sPool", queue: "
     assert (waiting.reason, waiting.started_at, waiting.elapsed_s) == (
         "waits to be admitted by the pool's queue", None, 0,
     )  # fmt: skip
+    said = wait_for(lambda: [each for each in site.site_events(ACCOUNT, job.name) if each.reason == "Pending"])
+    assert said[0].message == "the quota of nvidia.com/gpu is used up"
     queue.admit(job.site_job_id)
     wait_for(lambda: states(site, job) == [AttemptState.SUCCEEDED], limit_s=60)
 

@@ -135,6 +135,25 @@ def test_what_a_queue_took_away_stays_preempted_once_it_is_admitted_again() -> N
     assert told(job(queue="idf", conditions=("Complete",)), evicted, again)[0] == first
 
 
+def test_what_a_queue_took_away_stays_preempted_however_it_is_cancelled_afterwards() -> None:
+    evicted, wish = pod("Failed", end=60, exit_code=143, deleted=63), {"idf-compute/cancelled": at(80)}
+    before = told(job(suspend=True, queue="idf"), evicted)[0]
+    first, second = told(job(suspend=True, queue="idf", annotations=wish), evicted)
+    assert (first, second.state, second.started_at) == (before, AttemptState.CANCELLED, None)
+    again = pod("Failed", name="b", created=70, start=71, end=81, exit_code=143, deleted=85)
+    first, second = told(job(suspend=True, queue="idf", annotations=wish), evicted, again)
+    assert (first, second.state) == (before, AttemptState.CANCELLED)
+
+
+def test_a_drained_run_stays_preempted_when_the_next_is_cancelled() -> None:
+    drained = pod("Failed", end=60, exit_code=143, deleted=63, disruption="EvictionByEvictionAPI")
+    again = pod("Failed", name="b", created=70, start=71, end=81, exit_code=143, deleted=85)
+    states = [
+        each.state for each in told(job(suspend=True, annotations={"idf-compute/cancelled": at(80)}), drained, again)
+    ]
+    assert states == [AttemptState.PREEMPTED, AttemptState.CANCELLED]
+
+
 def test_each_further_pod_is_an_attempt() -> None:
     lost = pod("Failed", name="a", created=1, end=30, disruption="PreemptionByScheduler")
     again = pod("Succeeded", name="b", created=40, start=41, end=90)

@@ -7,6 +7,7 @@ again when it is evicted or its Workload is inactive, and lets an admitted one g
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import kubernetes
@@ -15,6 +16,7 @@ from kubernetes.client.exceptions import ApiException
 GROUP, VERSION, LABEL = "kueue.x-k8s.io", "v1beta1", "kueue.x-k8s.io/queue-name"
 KINDS = {"localqueues": "LocalQueue", "workloads": "Workload", "clusterqueues": "ClusterQueue"}
 LOOK_S = 0.1
+NO_ROOM = "the quota of nvidia.com/gpu is used up"
 
 
 class Queue:
@@ -23,7 +25,7 @@ class Queue:
     def __init__(self, client: kubernetes.client.ApiClient, cluster_queue: str) -> None:
         self.cluster_queue = cluster_queue
         self._objects = kubernetes.client.CustomObjectsApi(client)
-        self._jobs = kubernetes.client.BatchV1Api(client)
+        self._jobs, self._core = kubernetes.client.BatchV1Api(client), kubernetes.client.CoreV1Api(client)
         self._admitted: set[str] = set()
         self._stop = threading.Event()
         self.problem: Exception | None = None
@@ -80,7 +82,18 @@ class Queue:
         self._objects.get_namespaced_custom_object(GROUP, VERSION, space, "localqueues", queue)
         body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Workload", "metadata": metadata,
                 "spec": {"active": True, "queueName": queue}}  # fmt: skip
-        return self._objects.create_namespaced_custom_object(GROUP, VERSION, space, "workloads", body)
+        made = self._objects.create_namespaced_custom_object(GROUP, VERSION, space, "workloads", body)
+        self._say(made, "Pending", NO_ROOM)
+        return made
+
+    def _say(self, workload: Any, reason: str, message: str) -> None:
+        metadata = workload["metadata"]
+        about = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Workload", "name": metadata["name"],
+                 "namespace": metadata["namespace"], "uid": metadata["uid"]}  # fmt: skip
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        event = {"metadata": {"generateName": "said-"}, "involvedObject": about, "reason": reason, "message": message,
+                 "type": "Warning", "lastTimestamp": now, "count": 1}  # fmt: skip
+        self._core.create_namespaced_event(metadata["namespace"], event)
 
 
 def _install(client: kubernetes.client.ApiClient) -> None:
