@@ -206,3 +206,23 @@ def test_its_settings_are_changed_while_projects_have_namespaces_there(region: P
     assert olga.json("site", "list")[0]["gpus_per_job_max"] == 4
     file.write_text(text.replace('kind = "k8s"', 'kind = "slurm"'))
     assert olga.type("site", "set", str(file)).returncode != Exit.OK
+    file.write_text(text)
+    assert olga.type("site", "set", str(file)).returncode == Exit.OK
+
+
+def test_a_dry_run_weighs_every_site(region: PoolRegion, tmp_path: Path) -> None:
+    """The last test here: a second site stays, and later jobs would have a choice."""
+    text = (region.folder / "pool.toml").read_text()
+    small = (tmp_path / "small.toml").resolve()
+    name = region.cluster.name
+    small.write_text(text.replace(f'"{name}"', '"small"').replace("gpus_per_job_max = 8", "gpus_per_job_max = 1"))
+    assert Shell(region, "olga").type("site", "enrol", str(small)).returncode == Exit.OK
+    ines = Shell(region, "ines")
+    done = ines.type("submit", "--dry-run", "--gpus", "2", "--time", "5m", "--", "true")
+    assert done.returncode == Exit.OK, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.split()[1:2] == ["k8s"]}
+    assert rows[name].endswith("chosen")
+    assert "refused: placement-refused" in rows["small"]
+    assert "small: 2 GPUs were asked for, site small gives a job at most 1; --gpus 1" in done.stdout
+    plan = ines.json("submit", "--dry-run", "--gpus", "2", "--time", "5m", "--", "true")
+    assert plan["sites"][0]["expected_start_at"] is not None, "there is room now"
