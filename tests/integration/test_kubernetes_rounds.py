@@ -322,21 +322,28 @@ class Jobs:
     def job(self, id_: str) -> Any:
         return self._client.get(f"/jobs/{id_}").raise_for_status().json()
 
-    def tally(self, fault_of: dict[str, str]) -> dict[str, list[str]]:
-        """Name the jobs that were sent or ran twice or never, or were charged otherwise than their pod says."""
+    def tally(self, ids: list[str], fault: str) -> dict[str, list[str]]:
+        """Name the jobs of a round that ran twice or never, or were charged otherwise than their pod says.
+
+        At once, for a node that is gone takes the logs of all its pods with it.
+        """
         batch = kubernetes.client.BatchV1Api(self._rig.pool.client())
         named = Counter(job.metadata.name for job in batch.list_job_for_all_namespaces().items)
         found: dict[str, list[str]] = {"doubled": [], "lost": [], "mischarged": []}
-        for id_ in self.ids:
+        for id_ in ids:
             job, pods = self.job(id_), self.record.of(f"idf-{id_}")
             log = "".join(map(self._log, pods))
             if named[f"idf-{id_}"] > 1 or len(pods) > 1 or log.count("ran") > 1:
                 found["doubled"].append(id_)
-            elif self._is_lost(job, fault_of[id_], log, there=bool(named[f"idf-{id_}"])):
+            elif self._is_lost(job, fault, log, there=bool(named[f"idf-{id_}"])):
                 found["lost"].append(id_)
             elif [(usage["elapsed_s"], usage["charged_credits"]) for usage in job["usage"]] != list(map(_due, pods)):
                 found["mischarged"].append(id_)
         return found
+
+    def doubled(self) -> list[str]:
+        """Name the jobs that had a second pod, at any time until now."""
+        return [id_ for id_ in self.ids if len(self.record.of(f"idf-{id_}")) > 1]
 
     def _is_lost(self, job: Any, fault: str, log: str, *, there: bool) -> bool:
         """Whether a job ended otherwise than it may; what takes a Job or a pod away takes its log too."""
@@ -367,6 +374,7 @@ def _due(pod: Any) -> tuple[int, int]:
 @pytest.mark.timeout(600 + 60 * ROUNDS)
 def test_nothing_is_doubled_lost_or_mischarged(rig: Rig) -> None:
     jobs, turns, fault_of = Jobs(rig), Counter[str](), dict[str, str]()
+    tally: dict[str, list[str]] = {"doubled": [], "lost": [], "mischarged": []}
     for number in range(ROUNDS):
         name = list(FAULTS)[number % len(FAULTS)]
         before = jobs.submit(1, seconds=random.uniform(0, 3) + 2 * (name in ENDS))
@@ -377,9 +385,11 @@ def test_nothing_is_doubled_lost_or_mischarged(rig: Rig) -> None:
         turns[name] += 1
         fault_of |= dict.fromkeys([*before, *during], name)
         jobs.wait([*before, *during], limit_s=180 + GONE_S)
+        for what, ids in jobs.tally([*before, *during], name).items():
+            tally[what] += ids
         sys.stderr.write(f"   round {number + 1}/{ROUNDS}: {name}\n")
     jobs.record.close()
-    tally = jobs.tally(fault_of)
+    tally["doubled"] = sorted({*tally["doubled"], *jobs.doubled()})
     _print(turns, fault_of, tally, rig.proxy.cuts)
     assert not any(tally.values()), tally
     assert len(FAULTS) > ROUNDS or rig.proxy.cuts, "no cut fell into a connection: the test proved nothing"
