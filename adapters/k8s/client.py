@@ -5,6 +5,8 @@ a kubeconfig, certificates, tokens and connections is used as it is.
 """
 
 import json
+import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,16 @@ ANSWER_BYTES_MAX = 64 << 20
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 _LINE_BYTES_MAX = 4 << 20
+COUNTED_AT_ONCE_MAX = 4
+"""How often an object is sent whose making met others at the namespace's quota."""
+COUNTED_PAUSE_S = 0.2
 
 _NOT_SENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 _BUSY = (401, 429, 503)
 """Refused before anything was done: the credentials, too many requests, or a server that is not ready."""
+_NOT_NOW = (" cannot ", "not yet ready to handle request", "status unknown for quota", "because it is being terminated")
+"""Of what is forbidden, that which is no fault of the object: a right that the broker lacks, as all do while a server
+that was restarted has not read its roles yet; admission that is not ready; a namespace that goes."""
 
 
 class NotFound(Rejected):
@@ -39,6 +47,15 @@ class Conflict(Rejected):
     """An object of that name is there already, or it changed meanwhile."""
 
     code = "site-conflict"
+
+
+class CountedAtOnce(Unreachable):
+    """Another request counted the namespace's quota at the same moment: nothing was made, and it may be asked anew.
+
+    It comes with the status of a name that is taken; taken for one, it left jobs uncertain until their adoption.
+    """
+
+    code = "site-counted-at-once"
 
 
 class Gone(SiteError):
@@ -99,6 +116,11 @@ class Api:
             Conflict: one of that name exists.
             Rejected, Unreachable, Uncertain: as their names say.
         """
+        for _ in range(COUNTED_AT_ONCE_MAX - 1):
+            try:
+                return self._ask("POST", path, {}, body)
+            except CountedAtOnce:
+                time.sleep(random.uniform(0, COUNTED_PAUSE_S))  # noqa: S311  so that they do not meet again
         return self._ask("POST", path, {}, body)
 
     def patch(self, path: str, body: Json) -> Json:
@@ -170,6 +192,8 @@ class Api:
             raise Unreachable(f"the API server cannot be reached: {_words(error)}") from error
         except urllib3.exceptions.HTTPError as error:
             raise Uncertain(f"the connection broke before the answer came: {_words(error)}") from error
+        if method == "POST" and answer.status == 409 and not _is_taken(data):
+            raise CountedAtOnce(_message(data))
         if answer.status >= 300:
             _raise(answer.status, _message(data))
         try:
@@ -215,6 +239,8 @@ def _raise(status: int, message: str) -> None:
     match status:
         case 404:
             raise NotFound(message)
+        case 403 if any(words in message.partition("forbidden: ")[2][:200] for words in _NOT_NOW):
+            raise Unreachable(f"the API server does not let us now: {message}")
         case 409:
             raise Conflict(message)
         case 410:
@@ -234,6 +260,14 @@ def _message(data: bytes) -> str:
         return str(said["message"])[:1000]
     except (ValueError, KeyError, TypeError):
         return data[:300].decode(errors="replace").strip() or "it gave no reason"
+
+
+def _is_taken(data: bytes) -> bool:
+    """Whether a conflict is about the name: admission has others."""
+    try:
+        return bool(json.loads(data)["reason"] == "AlreadyExists")
+    except (ValueError, KeyError, TypeError):
+        return True  # then it is for adoption to find out
 
 
 def _words(error: Exception) -> str:

@@ -278,7 +278,7 @@ class K8sPool:
             self._spaces.discard(account)
             return Unreachable(f"the project's namespace is gone: {error.reason}")
         except (Rejected, Unreachable, Uncertain) as error:
-            return error
+            return _known_error(error)
 
     def _send_over(self, path: str, name: str, body: Json) -> Answer:
         """Take the place of a tombstone that the adoption of an earlier batch left.
@@ -297,7 +297,7 @@ class K8sPool:
         except (NotFound, Conflict) as error:
             return Uncertain(f"the name {name} changed hands meanwhile: {error.reason}")
         except (Rejected, Unreachable, Uncertain) as error:
-            return error
+            return _known_error(error)
 
     def require_space(self, account: str) -> None:
         """Make the project's namespace on first use, with all that confines it.
@@ -593,6 +593,7 @@ def replace_data(secret: Json) -> Json:
 
 def _known_error(error: SiteError) -> Rejected | Unreachable | Uncertain:
     """One of the three answers that the port knows."""
-    if isinstance(error, (Rejected, Unreachable, Uncertain)):
-        return error
+    for kind in (Rejected, Unreachable, Uncertain):
+        if isinstance(error, kind):
+            return error if type(error) is kind else kind(error.reason)  # answers are sorted by their very class
     return Unreachable(error.reason)
