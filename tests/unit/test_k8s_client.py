@@ -65,7 +65,7 @@ FORBIDDEN: dict[str, type[Exception]] = {
         Unreachable
     ),
     'jobs.batch "idf-1" is forbidden: exceeded quota: idf-backstop, requested: count/jobs.batch=1': Rejected,
-    "jobs.batch \"idf-1\" is forbidden: ValidatingAdmissionPolicy 'idf-broker-jobs' with binding denied request": Rejected,
+    "jobs.batch \"idf-1\" is forbidden: ValidatingAdmissionPolicy 'idf-broker-jobs' denied request": Rejected,
 }
 
 
