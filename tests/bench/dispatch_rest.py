@@ -1,8 +1,8 @@
 """From 500 jobs held to 500 ids committed, through slurmrestd, against a bare loop over slurmrestd itself.
 
 Both sides give slurmrestd the same bodies as the same account, over as many connections at a time, into a queue that is
-closed, so that submissions are measured and not jobs. The loop has the transport's own client, httpx, as one would write
-it by hand: what the broker adds is measured, not what one client costs more than another.
+closed, so that submissions are measured and not jobs. The loop has the transport's own client, httpx, as one would
+write it by hand: what the broker adds is measured, not what one client costs more than another.
 """
 
 import queue
