@@ -74,7 +74,9 @@ torture-k8s: pool-programs ## The same on a real Kubernetes pool.
 	IDF_TORTURE_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q --capture=no --timeout=36000 tests/integration/test_kubernetes_rounds.py
 
 torture-all: packages packages-postgres pool-programs $(VENV)/.ready ## Every fault test at its issue's full number of rounds.
-	IDF_TORTURE_ROUNDS=100 $(BIN)/python -m pytest -m torture --timeout=36000
+	IDF_TORTURE_ROUNDS=100 $(BIN)/python -m pytest -m torture --timeout=36000 --ignore=tests/integration/test_fault_rounds.py --ignore=tests/integration/test_kubernetes_rounds.py
+	$(MAKE) torture
+	$(MAKE) torture-k8s
 
 packages:
 	@sh tests/clusters/install-packages.sh python slurm

@@ -30,6 +30,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(audit_commands.app)
+STOP_S_MAX = 20
+"""How long a stop waits for answers under way: an audit may take minutes, and what is cut off is as after a kill."""
 OUR_FOLDERS = ("broker", "quotas", "adapters", "storage", "accounting", "cli")
 
 
@@ -57,6 +59,7 @@ def serve() -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
+            timeout_graceful_shutdown=STOP_S_MAX,
         )
     finally:
         if worker is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clusters.slurm import namespace, processes
+from clusters.slurm.daemons import SLURM
 from clusters.slurm.layout import ClusterError
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -26,7 +27,7 @@ def spawn(folder: Path, isolation: str) -> int:
         (os.POSIX_SPAWN_OPEN, 1, str(folder / "log/supervisor.log"), os.O_WRONLY | os.O_CREAT, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "IDF_TEST_SLURM": SLURM}
     pid = os.posix_spawnp(argv[0], argv, environment, file_actions=actions, setsid=True)
     if not processes.wait_until(lambda: answers(folder), START_S):
         raise ClusterError(f"the supervisor did not start:\n{tail(folder, 'supervisor')}")

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from clusters.slurm import accounts
+from clusters.slurm.daemons import SLURM
 from clusters.slurm.layout import INSIDE, PARTED
 
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -38,6 +39,7 @@ def enter(folder: Path) -> None:
     accounts.forget(Path("/etc"))
     shutil.copy(INSIDE / "etc/sudoers", "/etc/sudoers")
     _part_jobs()
+    _one_slurm()
     _mount("-o", "remount,hidepid=2", "/proc")
 
 
@@ -64,6 +66,15 @@ def _part_jobs() -> None:
     for instances in PARTED.values():
         Path(instances).mkdir(parents=True)
         Path(instances).chmod(0)
+
+
+def _one_slurm() -> None:
+    """Put the commands of a Slurm built by hand where jobs find them, over those of the machine's own packages."""
+    for folder in ("bin", "sbin") if SLURM else ():
+        for program in (Path(SLURM) / folder).iterdir():
+            usual = Path("/usr") / folder / program.name
+            if usual.exists():
+                _mount("--bind", str(program), str(usual))
 
 
 def command_inside(init: int, uid: int, command: list[str]) -> list[str]:
