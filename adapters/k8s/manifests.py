@@ -46,7 +46,7 @@ SECRET_BYTES_MAX = 900 << 10
 SNAPSHOT_PIECE_BYTES = 700 << 10
 
 _JOB_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", re.ASCII)
-_NAMESPACE = re.compile(r"idf-?[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", re.ASCII)
+_NAMESPACE = re.compile(r"idf-[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _UNPACK = "set -e; cd /work; cat /idf/snapshot/* | tar -xzf -"
@@ -112,7 +112,7 @@ def require_namespace(account: str) -> str:
         Rejected: it is none of ours.
     """
     if not _NAMESPACE.fullmatch(account):
-        raise Rejected(f"not an account of this site: {account!r}; a project's namespace begins with idf")
+        raise Rejected(f"not an account of this site: {account!r}; a project's namespace begins with idf-")
     return account
 
 

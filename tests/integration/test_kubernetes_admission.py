@@ -75,11 +75,11 @@ def test_a_broker_stays_in_namespaces_of_its_own(
             core.create_namespaced_secret(place, secret)
     theirs = fresh("theirs")
     kubernetes_pool.core().create_namespace({"metadata": {"name": theirs}})
-    with pytest.raises(ApiException, match="begin with idf"):
+    with pytest.raises(ApiException, match="begin with idf-"):
         core.create_namespace({"metadata": {"name": fresh("other")}})
     with pytest.raises(ApiException, match="restricted"):
         core.create_namespace({"metadata": {"name": fresh("idf-lax")}})
-    with pytest.raises(ApiException, match="begin with idf"):
+    with pytest.raises(ApiException, match="begin with idf-"):
         core.delete_namespace(theirs)
 
 

@@ -65,7 +65,7 @@ def test_a_batch_is_as_many_secrets_as_it_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    "account", ["nobody", "kube-system", "idf", "idf-", "idf-A", "idf_x", "", "x-idf-p", "idf-p\n"]
+    "account", ["nobody", "kube-system", "idf", "idf-", "idf001", "idf-A", "idf_x", "", "x-idf-p", "idf-p\n"]
 )
 def test_other_namespaces_are_none_of_ours(account: str) -> None:
     with pytest.raises(Rejected):
