@@ -123,6 +123,7 @@ class Region:
         until = time.monotonic() + BROKER_S_MAX
         while not _answers(self.port):
             if self.broker.poll() is not None or time.monotonic() > until:
+                self.kill()
                 tail = (self.folder / "broker.log").read_text()[-2000:]
                 raise RegionError(f"the broker did not start; the end of its log: {tail}")
             time.sleep(0.05)
