@@ -1,5 +1,6 @@
 """Where a job may run and as what: pure functions over facts, which name the rule that refuses."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -8,9 +9,12 @@ from adapters.arrays import Array
 from broker.certifications import DataClass, Needs, Proof, proven_until
 from broker.errors import BrokerError, PlacementRefused
 from broker.schemas import JobIn, SiteIn
+from broker.schemas.kubernetes import NodesIn
 from broker.sizing import Sized, sized
 from quotas.charging import CPU_CLASS, GPUS_ONLY, Rule, rate_credits_per_s
 from quotas.errors import NotChargeable, QuotaError, SizeUnknown
+
+_BY_DIGEST = re.compile("@sha256:[0-9a-f]{64}$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,8 @@ def _place_at(wanted: JobIn, data: Data, site: SiteFacts, weights: Mapping[str, 
     proven = _check_data(wanted, data, site)
     tools = choose_tools(wanted, site)
     gpu_class = choose_class(wanted, settings, weights)
+    if settings.kubernetes is not None:
+        _check_pool(wanted, tools, settings.name, settings.kubernetes.nodes_for(settings.gpu_types.get(gpu_class)))
     _check_slicing(gpu_class, data.data_class, settings)
     asked = sized(wanted, site.rule, settings.name)
     taken = asked.gpus_taken
@@ -172,6 +178,29 @@ def _check_data(wanted: JobIn, data: Data, site: SiteFacts) -> datetime | None:
     starts_at = max(data.now, wanted.begin_at or data.now)
     until = starts_at + timedelta(seconds=wanted.time_limit_s or 0)
     return proven_until(name, data.data_class, site.proofs, data.needs, data.now, until)
+
+
+def _check_pool(wanted: JobIn, tools: Tools, name: str, nodes: NodesIn | None) -> None:
+    """Refuse what no Kubernetes pool can do, so that another site gets the job.
+
+    Raises:
+        PlacementRefused: names it.
+    """
+    image = tools.container
+    sized = nodes is not None and nodes.cpus_per_node and (nodes.gpus_per_node or not wanted.gpus)
+    for asked, what, remedy in (
+        (wanted.signal, "sends no signal before the time limit", "catch SIGTERM, which comes shortly before the end"),
+        (tools.modules, "has no environment modules", "choose an image that holds what is needed"),
+        (wanted.array and wanted.nodes > 1, "gives each task of an array one node", "submit a job for each task"),
+        (wanted.exclusive and not sized, "does not give whole nodes away", "ask for GPUs and CPUs"),
+        (
+            image and not _BY_DIGEST.search(image),
+            "takes images by their digest only",
+            "--container IMAGE@sha256:DIGEST",
+        ),
+    ):
+        if asked:
+            raise PlacementRefused(f"site {name} is a Kubernetes pool, which {what}", f"{remedy}, or another site")
 
 
 def _check_slicing(gpu_class: str, data_class: DataClass, settings: SiteIn) -> None:

@@ -82,6 +82,10 @@ class KubernetesIn(Schema):
     keep_days: int = Field(default=7, ge=0, le=90)
     """How long a job's log stays at the site once it is booked."""
 
+    def nodes_for(self, gpu_type: str | None) -> NodesIn | None:
+        """Return the nodes of a GPU type, or those named for jobs without GPU; None: such jobs take any."""
+        return self.nodes_without_gpu if gpu_type is None else self.nodes[gpu_type]
+
     @field_validator("egress")
     @classmethod
     def _are_networks(cls, value: list[str]) -> list[str]:

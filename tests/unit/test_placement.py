@@ -146,18 +146,49 @@ def test_a_proof_must_last_to_the_end_of_a_job_that_begins_later() -> None:
     assert "before the job's time limit" in refusal(later, site(proofs=[proof()]), nature="health").detail
 
 
-def test_a_gpu_shared_by_time_slicing_is_not_for_data_about_people() -> None:
-    nodes = {"a100": {"labels": {"gpu": "a100"}, "time_sliced": True}, "v100": {"labels": {"gpu": "v100"}}}
-    pool = {
-        "kind": "k8s",
-        "gpu_types": {"a100-80": "a100", "v100-32": "v100"},
-        "kubernetes": {"kubeconfig": "/nowhere", "image": f"idf/job@sha256:{'0' * 64}", "nodes": nodes},
+def pool(**nodes: dict[str, Any]) -> SiteFacts:
+    """A Kubernetes pool of two classes; what is given is said of the nodes of a type."""
+    made = {type_: {"labels": {"gpu": type_}, **nodes.get(type_, {})} for type_ in ("a100", "v100")}
+    return site(
+        "a-pool",
+        proofs=[proof()],
+        kind="k8s",
+        gpu_types={"a100-80": "a100", "v100-32": "v100"},
+        kubernetes={"kubeconfig": "/nowhere", "image": f"idf/job@sha256:{'0' * 64}", "nodes": made},
+        accounts=[],
+        containers=True,
         **dict.fromkeys(("host", "login", "identity_file", "host_key")),
-        "accounts": [],
-        "proofs": [proof()],
-    }
+    )
+
+
+def test_a_gpu_shared_by_time_slicing_is_not_for_data_about_people() -> None:
+    here = pool(a100={"time_sliced": True})
     for nature in ("personal", "health"):
-        detail = refusal(job(gpu_class="a100-80"), site(**pool), nature=nature).detail
+        detail = refusal(job(gpu_class="a100-80"), here, nature=nature).detail
         assert f"shared between projects by time slicing: not for {nature} data" in detail
-        assert placed(job(gpu_class="v100-32"), site(**pool), nature=nature)[1] == "v100-32"
-    assert placed(job(gpu_class="a100-80"), site(**pool))[1] == "a100-80"
+        assert placed(job(gpu_class="v100-32"), here, nature=nature)[1] == "v100-32"
+    assert placed(job(gpu_class="a100-80"), here)[1] == "a100-80"
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"signal": "USR1", "signal_s": 60}, "sends no signal"),
+        ({"modules": ["cuda"]}, "no environment modules"),
+        ({"array": "0-3", "nodes": 2, "gpus": 2}, "one node"),
+        ({"container": "/images/torch.sif"}, "by their digest"),
+    ],
+)
+def test_what_no_pool_can_do_goes_to_another_site(asked: dict[str, Any], why: str) -> None:
+    here, wanted = pool(), job(gpu_class="a100-80", **asked)
+    assert placed(wanted, here, site("z-slurm", containers=True))[0] == "z-slurm"
+    assert why in refusal(wanted, here).detail
+    named = job(gpu_class="a100-80", container=f"docker://registry/image@sha256:{'0' * 64}")
+    assert placed(named, here)[0] == "a-pool"
+
+
+def test_a_pool_gives_whole_nodes_away_where_it_says_how_large_they_are() -> None:
+    wanted = job(gpu_class="a100-80", exclusive=True)
+    assert "whole nodes" in refusal(wanted, pool()).detail
+    sized = pool(a100={"gpus_per_node": 8, "cpus_per_node": 120})
+    assert "no charging rule" in refusal(wanted, sized).detail, "the pool would; the Region has not said what it costs"
