@@ -18,7 +18,7 @@ from pathlib import Path
 
 from clusters.slurm.cluster import SlurmCluster
 
-BROKER_S_MAX = 20
+BROKER_S_MAX = 60
 PEOPLE = {"olga": ("operator",), "marc": ("manager",), "ines": ("engineer",), "paul": ("engineer",)}
 PROJECTS = {"vision": ("acme", "ines"), "voice": ("echo", "paul")}
 GPU_CLASS = "a100-80"
