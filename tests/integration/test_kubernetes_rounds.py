@@ -354,10 +354,13 @@ class Jobs:
         return not whole and not cut_short
 
     def _log(self, pod: Any) -> str:
-        """A pod's log, empty where it went with its pod."""
-        with _may_be_gone():
+        """A pod's log, empty where it went with its pod, or where the node never made its container."""
+        try:
             return str(self._rig.pool.core().read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace))
-        return ""
+        except ApiException as error:
+            if error.status != 404 and "is not available" not in str(error.body):
+                raise
+            return ""
 
 
 def _due(pod: Any) -> tuple[int, int]:
