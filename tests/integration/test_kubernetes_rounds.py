@@ -259,7 +259,7 @@ class Record:
     """Every pod of ours that the pool ever had, as it was last, also of those that are gone."""
 
     def __init__(self, pool: "KubernetesPool") -> None:
-        self._core, self._stop = pool.core(), threading.Event()
+        self._every, self._stop = pool.core().list_pod_for_all_namespaces, threading.Event()
         self._lock = threading.Lock()
         self._pods: dict[str, dict[str, Any]] = {}
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -274,20 +274,31 @@ class Record:
         self._thread.join(10)
 
     def _run(self) -> None:
-        every = self._core.list_pod_for_all_namespaces
+        since = None
         while not self._stop.is_set():
             try:
-                listed = every(label_selector=JOB, _request_timeout=5)
-                for pod in listed.items:
-                    self._take(pod)
-                since = listed.metadata.resource_version
-                stream = kubernetes.watch.Watch().stream(
-                    every, label_selector=JOB, resource_version=since, timeout_seconds=5, _request_timeout=10
-                )
-                for event in stream:
-                    self._take(event["object"])
-            except Exception:  # noqa: BLE001  the API server is away, or forgot what was before
+                since = self._follow(since or self._list())
+            except ApiException as error:
+                since = None if error.status == 410 else since
                 self._stop.wait(0.05)
+            except Exception:  # noqa: BLE001  the API server is away
+                self._stop.wait(0.05)
+
+    def _list(self) -> str:
+        listed = self._every(label_selector=JOB, _request_timeout=5)
+        for pod in listed.items:
+            self._take(pod)
+        return str(listed.metadata.resource_version)
+
+    def _follow(self, since: str) -> str:
+        """Take what changes for a while, from a version on, so that no change falls between two looks."""
+        watch = kubernetes.watch.Watch()
+        stream = watch.stream(
+            self._every, label_selector=JOB, resource_version=since, timeout_seconds=5, _request_timeout=10
+        )
+        for event in stream:
+            self._take(event["object"])
+        return str(watch.resource_version)
 
     def _take(self, pod: Any) -> None:
         with self._lock:
