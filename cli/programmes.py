@@ -1,6 +1,5 @@
 """The programme manager's commands on programmes."""
 
-from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from cli.options import Json, classes_known, programmes_known, projects_known, s
 from cli.output import Column, as_json, listed, note, one_line, say, table
 from cli.programme_views import can_award as show_answer
 from cli.programme_views import change_text, shares_text, show
-from cli.units import credits_of_hours, day, duration_s, first_day, hours_text, last_day
+from cli.units import credits_of_hours, day, duration_s, first_day, hours_text, last_day, paris_today
 
 app = typer.Typer()
 programme = typer.Typer()
@@ -289,7 +288,7 @@ def _open(body: Row, *, in_json: bool) -> None:
 
 def _budget(hours: str, start: str | None, end: str | None) -> Row:
     """Give a budget: of this calendar year unless days are given."""
-    year = date.today().year
+    year = paris_today().year
     return {
         "start_on": str(day(start)) if start else f"{year}-01-01",
         "end_on": str(day(end)) if end else f"{year}-12-31",

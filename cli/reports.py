@@ -1,6 +1,5 @@
 """The command `report gpu`: GPU use in a period, as a table, JSON or CSV."""
 
-from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from cli.client import Row, connect
 from cli.exits import Exit, Failure
 from cli.options import Json
 from cli.output import Column, as_json, csv, note, say, table
-from cli.units import day, euros_text, hours_text
+from cli.units import day, euros_text, hours_text, paris_today
 
 app = typer.Typer()
 report = typer.Typer()
@@ -51,7 +50,7 @@ def gpu(
     """
     if in_csv and in_json:
         raise Failure(Exit.USAGE, "--csv and --json are two forms of one answer", "give one of them")
-    to = day(end) if end else date.today()
+    to = day(end) if end else paris_today()
     since = day(start) if start else to.replace(day=1)
     answer = connect().get("/v1/reports/gpu", {"from": str(since), "to": str(to), "by": by.value})
     if in_json:

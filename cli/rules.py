@@ -1,6 +1,5 @@
 """The operator's commands for charging rules: what the jobs of a site's partition count."""
 
-from datetime import date
 from typing import Annotated
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from cli.client import Row, connect
 from cli.options import Json, sites_known
 from cli.output import Column, as_json, listed, one_line, say
-from cli.units import day, first_day, memory_mib, memory_text, thousandths
+from cli.units import day, first_day, memory_mib, memory_text, paris_today, thousandths
 
 app = typer.Typer()
 rule = typer.Typer()
@@ -46,7 +45,7 @@ def add_rule(
         "memory_mib_per_node": memory_mib(memory_per_node) if memory_per_node else None,
         "cpu_weight_thousandths": thousandths(cpu_weight) if cpu_weight else None,
     }
-    since = day(start) if start else date.today()
+    since = day(start) if start else paris_today()
     body: Row = {"site": site, "partition": partition, "valid_from": str(since), "whole_nodes": whole_nodes}
     added = connect().post("/v1/charging-rules", {**body, **{k: v for k, v in figures.items() if v is not None}})
     where = f"partition {one_line(added['partition'])} of site" if added["partition"] else "site"

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from cli.client import Row, connect, part
 from cli.exits import Exit, Failure
 from cli.options import Json, classes_known, sites_known
 from cli.output import Column, as_json, listed, note, one_line, say
-from cli.units import day, first_day, moment_text, thousandths
+from cli.units import day, first_day, moment_text, paris_today, thousandths
 
 AUDIT_S = 900
 """An audit waits for jobs of its own in the site's queue (adapters/slurm/upkeep.py)."""
@@ -214,7 +213,7 @@ def add_class(
     Example:
       idf-compute class add h100-80 --weight 4 --from 2026-01-01
     """
-    since = day(start) if start else date.today()
+    since = day(start) if start else paris_today()
     body = {"name": name, "weight_thousandths": thousandths(weight), "valid_from": str(since)}
     added = connect().post("/v1/gpu-classes", body)
     weighted = added["weight_thousandths"] / 1000

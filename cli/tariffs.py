@@ -1,6 +1,5 @@
 """The programme manager's commands on tariffs: what a GPU-hour costs at a site."""
 
-from datetime import date
 from typing import Annotated
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from cli.client import Row, connect
 from cli.options import Json, classes_known, sites_known
 from cli.output import Column, as_json, listed, note, one_line, say
-from cli.units import day, exact_euros_text, first_day, micro_euros
+from cli.units import day, exact_euros_text, first_day, micro_euros, paris_today
 
 app = typer.Typer()
 tariff = typer.Typer()
@@ -32,7 +31,7 @@ def add_tariff(
       idf-compute tariff add jean-zay h100-80 2.35 --from 2026-01-01
     """
     body: Row = {"site": site, "gpu_class": gpu_class, "micro_euros_per_gpu_hour": micro_euros(euros)}
-    added = connect().post("/v1/tariffs", {**body, "valid_from": str(day(start) if start else date.today())})
+    added = connect().post("/v1/tariffs", {**body, "valid_from": str(day(start) if start else paris_today())})
     if in_json:
         say(as_json(added))
         return

@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from cli.exits import Exit, Failure
 
@@ -198,6 +199,11 @@ def moment(text: str) -> datetime:
 def moment_text(text: str | None) -> str | None:
     """Write a time of the wire in this machine's zone, to the second."""
     return None if text is None else moment(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def paris_today() -> date:
+    """Return the day that it is in Paris, wherever this machine stands: the Region's days are days there."""
+    return datetime.now(ZoneInfo("Europe/Paris")).date()
 
 
 def first_day(start_at: str) -> date:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,6 +29,7 @@ from broker.models import Person, Site
 from broker.reconcile import reconcile
 from broker.schemas import SiteIn
 from broker.settings import Settings
+from cli.units import paris_today
 from quotas.award_changes import ask_supplement
 from quotas.awards import Actor
 from quotas.invariants import broken
@@ -109,7 +110,7 @@ class World:
         """A fresh award of `vision`, as it must stand for a route of awards: asked for, or granted."""
         if "justification" in route:
             return self.unused_award(justified=not route.endswith("/justification"))
-        today = date.today()
+        today = paris_today()
         days = {"start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=60))}
         asked = route.endswith(("/approve", "/refuse", "/withdraw"))
         wanted = {"project": "vision", "amount_credits": HOUR, **days}
@@ -138,7 +139,7 @@ class World:
 
     def certification(self, **changes: Any) -> str:
         """A proof that Olga entered for a service of the site, and nobody confirmed; return its id."""
-        today = date.today()
+        today = paris_today()
         days = {"start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=300))}
         what = {"site": SITE["name"], "service": "Bare Metal", "scheme": "hds", "version": "2", "scope": ["computing"]}
         return str(self.post("olga", "/certifications", {**what, "document": "GED 2026/44", **days, **changes})["id"])
@@ -203,7 +204,7 @@ class World:
                 session.add(row)
 
     def enter_projects(self, award_hours: int = 100) -> None:
-        today = date.today()
+        today = paris_today()
         self.post("marc", "/gpu-classes", {"name": "a100-80", "weight_thousandths": 2000, "valid_from": "2026-01-01"})
         budget = {"start_on": "2026-01-01", "end_on": "2099-12-31", "credits": 10_000 * HOUR}
         programme = {"name": "pack-ia-2026", "kind": "pack-ia", "budgets": [budget]}
@@ -231,7 +232,7 @@ class World:
         return self.post("olga", "/sites", {**SITE, **changes})
 
     def enter_contract(self, site: str = "teratec", gpu_class: str = "a100-80", hours: int = 5000, **more: Any) -> Any:
-        today = date.today()
+        today = paris_today()
         days = {"start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=200))}
         order = {"kind": "purchased", "order_number": "BC-2026-17"}
         what = {"site": site, "gpu_class": gpu_class, "gpu_seconds": hours * 3600}

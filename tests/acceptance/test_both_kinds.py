@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from clusters.kubernetes.region import PoolRegion
 from clusters.people import Shell
 from clusters.region import GPU_CLASS, Region
+
+from cli.units import paris_today
 
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
@@ -32,7 +34,7 @@ def region(
         file = Region(made.folder, slurm_cluster, made.port).write_site()
         file.write_text(file.read_text().replace(f'name = "{slurm_cluster.name}"', f'name = "{SLURM}"', 1))
         made.cli("olga", "site", "enrol", str(file))
-        today = date.today()
+        today = paris_today()
         days = ("--from", str(today), "--to", str(today + timedelta(days=90)))
         bought = ("--order", "BC-2026-18", "--price", "9000", "--price-with-tax", "10800")
         made.cli("marc", "contract", "add", SLURM, GPU_CLASS, "50000h", *days, *bought)

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from clusters.region import PROGRAMME, Region
 from clusters.slurm.cluster import SlurmCluster
 
 from cli.exits import Exit
+from cli.units import paris_today
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 TURN_S = 200
@@ -49,7 +50,7 @@ def narrow(region: Region) -> tuple[str, str]:
 
 def third_project(region: Region) -> None:
     marc = Shell(region, "marc")
-    days = ("--from", str(date.today() - timedelta(days=1)), "--to", str(date.today() + timedelta(days=30)))
+    days = ("--from", str(paris_today() - timedelta(days=1)), "--to", str(paris_today() + timedelta(days=30)))
     for words in (
         ("project", "add", "third", "--org", "acme", "--programme", PROGRAMME, "--confidentiality", "public"),
         ("project", "join", "third", "paul"),

@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from clusters.slurm.cluster import SlurmCluster
+
+from cli.units import paris_today
 
 BROKER_S_MAX = 60
 PEOPLE = {"olga": ("operator",), "marc": ("manager",), "ines": ("engineer",), "paul": ("engineer",)}
@@ -171,7 +173,7 @@ class Region:
             self.cli(person, *arguments)
 
     def _first_commands(self, award: str) -> Iterator[tuple[str, ...]]:
-        today = date.today()
+        today = paris_today()
         days = ("--from", str(today - timedelta(days=1)), "--to", str(today + timedelta(days=90)))
         yield ("marc", "class", "add", GPU_CLASS, "--weight", "2", "--from", "2026-01-01")
         budget = ("--budget", "30000h", "--default-time", "30", "--from", "2026-01-01", "--to", "2099-12-31")

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from accounting.models import UsageRecord
 from broker.dispatch import dispatch
 from broker.models import Job, JobTask
 from broker.reconcile import reconcile
+from cli.units import paris_today
 from quotas.models import Account
 
 pytestmark = pytest.mark.slow
@@ -60,7 +61,7 @@ def _fund(region: World) -> None:
     hours = 450 * JOBS
     budget = {"credits": hours * HOUR, "start_on": "2026-01-01", "end_on": "2099-12-31"}
     region.post("marc", "/programmes/pack-ia-2026/budgets", budget)
-    days = {"start_on": str(date.today()), "end_on": str(date.today() + timedelta(days=30))}
+    days = {"start_on": str(paris_today()), "end_on": str(paris_today() + timedelta(days=30))}
     region.post("marc", "/awards", {"project": "vision", "amount_credits": hours * HOUR, **days})
     region.enter_contract(hours=hours)
 

@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -13,6 +13,7 @@ from clusters.region import free_port
 from world import JOB, World, world
 
 from broker.app import create_app
+from cli.units import paris_today
 
 HOLD = (3600 + 60) * 2000
 
@@ -34,7 +35,7 @@ def test_ten_of_a_hundred_are_held_and_ninety_refused_by_name(database_url: str,
 
 
 def _open_project_of_ten(region: World) -> None:
-    today = date.today()
+    today = paris_today()
     region.post("marc", "/projects", {"name": "ten", "organisation": "acme", "programme": "pack-ia-2026"})
     region.post("marc", "/projects/ten/members", {"person": "ines"})
     days = {"start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=90))}

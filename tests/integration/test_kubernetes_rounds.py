@@ -23,9 +23,12 @@ import kubernetes
 import pytest
 from clusters.cutting_proxy import FROM_SITE, TO_SITE, CuttingProxy
 from clusters.kubernetes.region import PoolRegion
+from clusters.people import Shell
 from integration.slurm_jobs import wait_for
 from integration.test_fault_rounds import HOUR_S, _make_older, _print, clock
 from kubernetes.client.exceptions import ApiException
+
+from broker.accounts import namespace_of
 
 if TYPE_CHECKING:
     from clusters.kubernetes.pool import KubernetesPool
@@ -52,6 +55,8 @@ class Rig:
 
     region: PoolRegion
     proxy: CuttingProxy
+    space: str
+    """The namespace of the project whose jobs these are; other tests left theirs at this pool."""
 
     @property
     def pool(self) -> "KubernetesPool":
@@ -71,7 +76,8 @@ def rig(real_node: "KubernetesPool", tmp_path: Path) -> Iterator[Rig]:
     region.start()
     region.enrol("10000h")
     _make_older(region)
-    yield Rig(region, proxy)
+    (project,) = (row for row in Shell(region, "ines").json("project", "list")["items"] if row["name"] == "vision")
+    yield Rig(region, proxy, namespace_of(project["id"]))
     region.stop()
     proxy.close()
     assert "in order" in region.admin("doctor"), "quotas.invariants.broken finds nothing"
@@ -161,9 +167,9 @@ def clock_off(rig: Rig, turn: int) -> Iterator[None]:
 def pods_evicted(rig: Rig, _: int) -> Iterator[None]:
     yield
     for pod in _running(rig):
-        name, space = pod.metadata.name, pod.metadata.namespace
+        name = pod.metadata.name
         with _may_be_gone():
-            rig.pool.core().create_namespaced_pod_eviction(name, space, {"metadata": {"name": name}})
+            rig.pool.core().create_namespaced_pod_eviction(name, rig.space, {"metadata": {"name": name}})
 
 
 @contextmanager
@@ -172,16 +178,14 @@ def jobs_deleted(rig: Rig, _: int) -> Iterator[None]:
     batch = kubernetes.client.BatchV1Api(rig.pool.client())
     for pod in _running(rig):
         with _may_be_gone():
-            batch.delete_namespaced_job(
-                pod.metadata.labels[JOB], pod.metadata.namespace, propagation_policy="Background"
-            )
+            batch.delete_namespaced_job(pod.metadata.labels[JOB], rig.space, propagation_policy="Background")
 
 
 def _running(rig: Rig) -> list[Any]:
     """Pods that run; waits for the first, for a while."""
     found: list[Any] = []
     for _ in range(50):
-        pods = rig.pool.core().list_pod_for_all_namespaces(label_selector=JOB, field_selector="status.phase=Running")
+        pods = rig.pool.core().list_namespaced_pod(rig.space, label_selector=JOB, field_selector="status.phase=Running")
         found = [pod for pod in pods.items if pod.metadata.deletion_timestamp is None]
         if found:
             break
@@ -209,11 +213,10 @@ def quota_full(rig: Rig, _: int) -> Iterator[None]:
 
 def _set_quota(rig: Rig, jobs_max: str) -> None:
     core, hard = rig.pool.core(), "count/jobs.batch"
-    (space,) = {pod.metadata.namespace for pod in core.list_pod_for_all_namespaces(label_selector=JOB).items}
-    core.patch_namespaced_resource_quota(QUOTA, space, {"spec": {"hard": {hard: jobs_max}}})
+    core.patch_namespaced_resource_quota(QUOTA, rig.space, {"spec": {"hard": {hard: jobs_max}}})
 
     def counts() -> bool:
-        quota = core.read_namespaced_resource_quota(QUOTA, space)
+        quota = core.read_namespaced_resource_quota(QUOTA, rig.space)
         return bool(quota.spec.hard[hard] == (quota.status.hard or {}).get(hard))
 
     wait_for(counts)

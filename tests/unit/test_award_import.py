@@ -12,11 +12,12 @@ from world import HOUR, World, world
 from broker.award_file import COLUMNS, ROWS_MAX, read
 from broker.errors import BadRequest
 from broker.models import Membership, Organisation, Person, Project
+from cli.units import paris_today
 from quotas.models import Award, Transfer
 from quotas.policy import ProgrammePolicy
 
 HEADER = "organisation,full_name,siret,kind,size,naf,departement,project,lead,lead_email,hours,from,to"
-YEAR = date.today().year + 1
+YEAR = paris_today().year + 1
 MADE = (Organisation, Project, Person, Membership, Award, Transfer)
 
 

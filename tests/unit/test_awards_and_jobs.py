@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from broker import expiry
 from broker.chores import CHORES
 from broker.known import job_name
 from broker.models import Job
+from cli.units import paris_today
 from quotas.models import Award, Transfer
 from storage.tables import utcnow
 
 CLOSE = {"worked": "yes", "in_production": "planned", "benefit": "a faster line", "next_step": "a pilot"}
-TODAY = date.today()
+TODAY = paris_today()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from served import Typist, served
 from sqlmodel import Session
 from world import World, world
 
+from cli.units import paris_today
 from quotas.amounts import period
 from quotas.can_award import CanAward, Wanted, can_award
 from quotas.contracts import open_contract
@@ -230,7 +231,7 @@ def typist(
 
 def test_a_manager_asks(region: World, typist: Typist) -> None:
     """The region's contract has 5000 A100-hours, 10000 h; two awards of 100 h are out of a budget of 10000 h."""
-    today = date.today()
+    today = paris_today()
     said = typist.done("marc", "programme", "can-award", "5000h")
     assert said.startswith(f"yes: 5000 h can be awarded from {today} to ")
     assert "  first to bind: budget, at 9800 h\n" in said
@@ -250,7 +251,7 @@ def test_a_manager_asks(region: World, typist: Typist) -> None:
 
 
 def test_what_cannot_be_asked(region: World, typist: Typist) -> None:
-    today = date.today()
+    today = paris_today()
     days = ("--from", str(today), "--to", str(today - timedelta(days=1)))
     ran = typist("marc", "programme", "can-award", "1h", *days)
     assert (ran.code, "is before the first" in ran.err) == (2, True)

@@ -1,7 +1,7 @@
 """Where a project's data may go, from the certificate that an operator enters to the job that is placed by it."""
 
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from world import HOUR, JOB, World, world
 
 from broker.models import Job, Project
+from cli.units import paris_today
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_health_data_waits_for_a_certificate_that_two_operators_saw(region: Worl
 
 def test_a_job_is_to_end_before_the_certificate_does(region: World) -> None:
     data_of(region, nature="health")
-    last = date.today() + timedelta(days=20)
+    last = paris_today() + timedelta(days=20)
     ended = region.certification(start_on="2020-01-01", end_on="2020-12-31")
     for id_ in (ended, region.certification(end_on=str(last))):
         region.post("otto", f"/certifications/{id_}/confirm")

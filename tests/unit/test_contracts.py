@@ -1,7 +1,7 @@
 """Contracts: the second side of every hold, on both engines."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from world import World, world
 
 from adapters.fake import FakeScheduler
 from broker.models import Job
+from cli.units import paris_today
 from quotas.charging import GPUS_ONLY, Size
 from quotas.contracts import Capacity, CapacityNeed, choose_contract
 from quotas.errors import ContractTooSmall, QuotaError
@@ -63,7 +64,7 @@ def test_what_ran_is_consumed_and_the_rest_given_back_on_both_sides(region: Worl
 
 
 def test_the_contract_counts_at_the_weight_of_its_signing(region: World) -> None:
-    today = date.today()
+    today = paris_today()
     region.post("marc", "/gpu-classes", {"name": "a100-80", "weight_thousandths": 2500, "valid_from": str(today)})
     region.submit()
     assert region.award()["held_credits"] == 3660 * 2500

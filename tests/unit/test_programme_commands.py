@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from served import Typist, served
 from world import JOB, World, world
 
 from cli import programme_file
+from cli.units import paris_today
 
-TODAY = date.today()
+TODAY = paris_today()
 THIS_YEAR = ("--from", f"{TODAY.year}-01-01", "--to", f"{TODAY.year}-12-31")
 
 

@@ -1,7 +1,7 @@
 """Every rule that refuses a submission says which it is, with the numbers, and what would make it pass."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from broker.api import jobs
 from broker.app import BODY_BYTES_MAX
 from broker.models import Job, JobPayload, Membership, ProjectAccount
 from broker.submit import PLACEMENT_TRIES_MAX
+from cli.units import paris_today
 from quotas.errors import ContractTooSmall
 from quotas.models import Award, Hold, Transfer
 from quotas.writer import RowClash
@@ -95,7 +96,7 @@ def test_an_award_that_cannot_pay_says_both_sums(region: World) -> None:
 
 
 def test_the_award_that_ends_first_pays_if_it_can(region: World) -> None:
-    today = date.today()
+    today = paris_today()
     sooner = {"project": "vision", "start_on": str(today - timedelta(days=1)), "end_on": str(today + timedelta(days=9))}
     small = region.post("marc", "/awards", {**sooner, "amount_credits": 3 * HOUR})["id"]
     assert region.submit()["award"] == small

@@ -1,7 +1,7 @@
 """Weights and tariffs by date, and what charges are worth: exact, or unknown with the reason."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from sqlmodel import select
 from world import World, world
 
 from accounting.models import ChargeValue
+from cli.units import paris_today
 from quotas.errors import RateRefused
 from quotas.programmes import set_weight
 from quotas.rates import check_slices_weigh_less, next_tariff_at, set_tariff, tariff_at, tariffs, weight_history
 from storage.database import Database
 from storage.tables import utcnow
 
-TOMORROW = date.today() + timedelta(days=1)
+TOMORROW = paris_today() + timedelta(days=1)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_the_tariff_is_that_of_the_start_and_never_split(region: World) -> None:
 
 def test_a_tariff_from_a_past_day_is_refused_once_something_was_valued_at_another(region: World) -> None:
     region.post("marc", "/tariffs", TARIFF)
-    today = {**TARIFF, "valid_from": str(date.today()), "micro_euros_per_gpu_hour": 1}
+    today = {**TARIFF, "valid_from": str(paris_today()), "micro_euros_per_gpu_hour": 1}
     waiting = region.submit()
     problem = refusal(region, "/tariffs", today)
     assert (problem["code"], problem["remedy"]) == ("rate-refused", "let it begin on a day from tomorrow on")
@@ -134,8 +135,8 @@ def test_a_tariff_from_a_past_day_is_refused_once_something_was_valued_at_anothe
 
 def test_a_tariff_between_two_is_refused_only_for_what_it_covers(region: World) -> None:
     region.post("marc", "/tariffs", TARIFF)
-    yesterday = date.today() - timedelta(days=1)
-    region.post("marc", "/tariffs", {**TARIFF, "valid_from": str(date.today())})
+    yesterday = paris_today() - timedelta(days=1)
+    region.post("marc", "/tariffs", {**TARIFF, "valid_from": str(paris_today())})
     region.charged()
     region.submit()
     region.post("marc", "/tariffs", {**TARIFF, "valid_from": str(yesterday)})
@@ -165,7 +166,7 @@ def test_jobs_without_a_gpu_have_a_tariff_though_no_weight(region: World) -> Non
 
 
 def test_a_weight_from_a_past_day_is_refused_once_a_job_was_held_at_another(region: World) -> None:
-    today = {"name": "a100-80", "weight_thousandths": 2500, "valid_from": str(date.today())}
+    today = {"name": "a100-80", "weight_thousandths": 2500, "valid_from": str(paris_today())}
     region.submit()
     problem = refusal(region, "/gpu-classes", today)
     assert (problem["code"], problem["remedy"]) == ("rate-refused", "let it begin on a day from tomorrow on")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from broker.memberships import memberships
 from broker.models import Notice, Person
 from broker.schema_version import migrate_to
 from broker.underuse import watch_awards
+from cli.units import paris_today
 from quotas.amounts import PARIS, day_start
 from quotas.award_life import storage_dates
 from quotas.ledger import Movement, Posting, account_id, post
@@ -183,7 +184,7 @@ def test_a_member_who_is_no_lead_does_not_justify(region: World) -> None:
 def test_forecasts_of_ones_own_and_those_at_risk(region: World) -> None:
     vision, voice = award_of(region), award_of(region, "voice")
     with region.services.database.write() as session:
-        fresh = {"start_at": day_start(date.today() - timedelta(days=10))}
+        fresh = {"start_at": day_start(paris_today() - timedelta(days=10))}
         session.exec(update(Award).where(col(Award.id) == voice).values(**fresh))
     charge(region, vision, 50)
     (own,) = region.get("ines", "/forecasts")["items"]

@@ -7,6 +7,7 @@ import pytest
 
 from cli import programme_file
 from cli.programme_views import change_text, rules, shares_text
+from cli.units import paris_today
 
 POLICY: dict[str, Any] = {
     "kind": "pack-ia", "full_name": "Pack IA", "default_time_limit_s": 3600, "shortest_months": 3,
@@ -389,10 +390,9 @@ def test_list_says_that_no_budget_covers_today(run: Any, broker: Any) -> None:
 
 
 def test_open_funds_this_calendar_year(run: Any, broker: Any) -> None:
-    from datetime import date
 
     broker.answers["POST", "/v1/programmes"] = (201, PROGRAMME)
     run("programme", "open", "p", "--budget", "1h", "--json")
-    year = date.today().year
+    year = paris_today().year
     [sent] = broker.posted("/v1/programmes")
     assert sent["budgets"] == [{"start_on": f"{year}-01-01", "end_on": f"{year}-12-31", "credits": 3_600_000}]

@@ -1,5 +1,8 @@
 """Durations, memory, GPU-hours and days."""
 
+import time
+from datetime import date
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +113,17 @@ def test_days_in_paris_come_back_in_summer_and_winter() -> None:
 def test_days_that_are_refused(text: str) -> None:
     with pytest.raises(Failure):
         units.day(text)
+
+
+def test_today_is_the_day_in_paris_wherever_the_desk_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at(zone: str) -> date:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        return units.paris_today()
+
+    try:
+        before, west, east, after = (at(zone) for zone in ("UTC", "Pacific/Honolulu", "Pacific/Kiritimati", "UTC"))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert {west, east} <= {before, after}, "two desks whose own days always differ"
