@@ -73,13 +73,15 @@ def rig(real_node: "KubernetesPool", tmp_path: Path) -> Iterator[Rig]:
     proxy = CuttingProxy(str(server.hostname), int(server.port or 0))
     region = PoolRegion.make(tmp_path / "region", real_node)
     region.kubeconfig = _through(proxy, real_node.kubeconfig("broker"), tmp_path / "kubeconfig")
-    region.start()
-    region.enrol("10000h")
-    _make_older(region)
-    (project,) = (row for row in Shell(region, "ines").json("project", "list")["items"] if row["name"] == "vision")
-    yield Rig(region, proxy, namespace_of(project["id"]))
-    region.stop()
-    proxy.close()
+    try:
+        region.start()
+        region.enrol("10000h")
+        _make_older(region)
+        (project,) = (row for row in Shell(region, "ines").json("project", "list") if row["name"] == "vision")
+        yield Rig(region, proxy, namespace_of(project["id"]))
+    finally:
+        region.stop()
+        proxy.close()
     assert "in order" in region.admin("doctor"), "quotas.invariants.broken finds nothing"
 
 
