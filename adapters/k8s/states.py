@@ -18,6 +18,8 @@ _LOST = frozenset(
     {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown", "NodeAffinity", "UnexpectedAdmissionError"}
 )
 """A kubelet that was short of something, went down, or could not keep its promise."""
+_BROKEN_OFF = ("context canceled", "context deadline exceeded")
+"""What a runtime says of a start that the kubelet took back, for it went down or waited too long."""
 
 NOT_ADMITTED = "waits to be admitted by the pool's queue"
 
@@ -145,6 +147,7 @@ def _telling(pods: Sequence[SeenPod]) -> SeenPod:
 def _end(pods: Sequence[SeenPod], told: SeenPod, job: SeenJob | None, *, last: bool) -> AttemptState:
     """The first of these that holds; what the node says of a pod comes before what was wished of it."""
     lost = bool(told.disruption) or told.status_reason in _LOST or told.status_reason.startswith("OutOf")
+    lost = lost or _lost_by_kubelet(told)
     suspended = job is not None and (job.suspended or bool(job.queue))  # it may be admitted again by now
     cases = (
         (all(pod.phase == "Succeeded" for pod in pods), AttemptState.SUCCEEDED),
@@ -157,6 +160,12 @@ def _end(pods: Sequence[SeenPod], told: SeenPod, job: SeenJob | None, *, last: b
         (told.deleted_at is not None, AttemptState.CANCELLED),
     )
     return next((state for holds, state in cases if holds), AttemptState.FAILED)
+
+
+def _lost_by_kubelet(told: SeenPod) -> bool:
+    """Whether its kubelet broke its start off, so that nothing ran, or lost the container, so that nobody saw its end."""
+    broken_off = told.container_reason == "StartError" and any(words in told.reason for words in _BROKEN_OFF)
+    return broken_off or told.container_reason == "ContainerStatusUnknown"
 
 
 def _cancelled(told: SeenPod, job: SeenJob) -> bool:

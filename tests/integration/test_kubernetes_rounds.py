@@ -252,6 +252,7 @@ FAULTS: dict[str, Fault] = {
     "controllers restarted": restarted("kube-controller-manager", "kube-scheduler"),
 }
 ENDS = {
+    "kubelet restarted": {"node_failed"},
     "pods evicted": {"preempted"},
     "Jobs deleted": {"cancelled"},
     "quota full": {"failed"},

@@ -33,13 +33,13 @@ def job(*, conditions: tuple[str, ...] = (), nodes: int = 1, annotations: dict[s
 
 
 def pod(phase: str = "Running", *, name: str = "a", index: int = 0, created: int = 1, start: int | None = 2,
-        end: int | None = None, exit_code: int = 0, why: str = "", disruption: str = "", reason: str = "",
-        deleted: int | None = None, node: str = "n1", limit_s: int | None = 600) -> SeenPod:  # fmt: skip
+        end: int | None = None, exit_code: int = 0, why: str = "", said: str = "", disruption: str = "",
+        reason: str = "", deleted: int | None = None, node: str = "n1", limit_s: int | None = 600) -> SeenPod:  # fmt: skip
     status: dict[str, Any] = {"phase": phase}
     if start is not None:
         status["startTime"] = at(start)
     if end is not None:
-        done = {"exitCode": exit_code, "finishedAt": at(end), "reason": why or "Error"}
+        done = {"exitCode": exit_code, "finishedAt": at(end), "reason": why or "Error", "message": said}
         status["containerStatuses"] = [{"state": {"terminated": done}}]
     if disruption:
         status["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": disruption,
@@ -73,6 +73,18 @@ ENDS: dict[str, tuple[SeenPod, AttemptState]] = {
     "with its node": (pod("Failed", disruption="DeletionByPodGC"), AttemptState.NODE_FAILED),
     "by a kubelet short of disk": (pod("Failed", end=60, reason="Evicted"), AttemptState.NODE_FAILED),
     "by a kubelet without room": (pod("Failed", start=2, reason="OutOfcpu"), AttemptState.NODE_FAILED),
+    "by a kubelet that went down as it began": (
+        pod("Failed", end=60, exit_code=128, why="StartError", said="failed to create shim task: context canceled"),
+        AttemptState.NODE_FAILED,
+    ),
+    "without what it begins with": (
+        pod("Failed", end=60, exit_code=128, why="StartError", said='exec: "/bin/sh": no such file or directory'),
+        AttemptState.FAILED,
+    ),
+    "unseen by its kubelet": (
+        pod("Failed", end=60, exit_code=137, why="ContainerStatusUnknown"),
+        AttemptState.NODE_FAILED,
+    ),
     "by somebody's hand": (pod("Failed", end=60, exit_code=143, deleted=55), AttemptState.CANCELLED),
 }
 
