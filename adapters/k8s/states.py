@@ -163,7 +163,7 @@ def _end(pods: Sequence[SeenPod], told: SeenPod, job: SeenJob | None, *, last: b
 
 
 def _lost_by_kubelet(told: SeenPod) -> bool:
-    """Whether its kubelet broke its start off, so that nothing ran, or lost the container, so that nobody saw its end."""
+    """Whether its kubelet broke its start off, so that nothing ran, or lost it, so that nobody saw its end."""
     broken_off = told.container_reason == "StartError" and any(words in told.reason for words in _BROKEN_OFF)
     return broken_off or told.container_reason == "ContainerStatusUnknown"
 

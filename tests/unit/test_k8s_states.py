@@ -34,7 +34,8 @@ def job(*, conditions: tuple[str, ...] = (), nodes: int = 1, annotations: dict[s
 
 def pod(phase: str = "Running", *, name: str = "a", index: int = 0, created: int = 1, start: int | None = 2,
         end: int | None = None, exit_code: int = 0, why: str = "", said: str = "", disruption: str = "",
-        reason: str = "", deleted: int | None = None, node: str = "n1", limit_s: int | None = 600) -> SeenPod:  # fmt: skip
+        reason: str = "", deleted: int | None = None, node: str = "n1",
+        limit_s: int | None = 600) -> SeenPod:  # fmt: skip
     status: dict[str, Any] = {"phase": phase}
     if start is not None:
         status["startTime"] = at(start)
