@@ -371,11 +371,11 @@ class Jobs:
         return not whole and not cut_short
 
     def _log(self, pod: Any) -> str:
-        """A pod's log, empty where it went with its pod, or where the node never made its container."""
+        """A pod's log, empty where it went with its pod, or where its container never began (400 says which way)."""
         try:
             return str(self._rig.pool.core().read_namespaced_pod_log(pod.metadata.name, pod.metadata.namespace))
         except ApiException as error:
-            if error.status != 404 and "is not available" not in str(error.body):
+            if error.status not in (400, 404):
                 raise
             return ""
 
